@@ -1,0 +1,77 @@
+"""Trains on many environments at once, made by gymnasium or by pgest.
+
+python examples/vector_environment.py --num-envs 16 --max-timesteps 100000
+"""
+
+import argparse
+import time
+
+import gymnasium
+import tensorflow as tf
+import tensorflow_probability as tfp
+import tf_keras
+
+import pgest
+
+
+def model_fn(features, labels, mode, params):
+    """Advantage actor-critic: one trunk, a policy and a value."""
+    hidden = features["state"]
+    for _ in range(2):
+        hidden = tf_keras.layers.Dense(64, activation="tanh")(hidden)
+    distribution = tfp.distributions.Categorical(logits=tf_keras.layers.Dense(2)(hidden))
+    value = tf.squeeze(tf_keras.layers.Dense(1)(hidden), axis=-1)
+    predictions = {"value": value}
+    if mode == pgest.Modes.PREDICT:
+        return pgest.EstimatorSpec(mode, distribution=distribution, predictions=predictions)
+    policy_loss = -tf.reduce_mean(distribution.log_prob(labels["action"]) * labels["advantage"])
+    value_loss = tf.reduce_mean(tf.square(value - labels["value_target"]))
+    loss = policy_loss + 0.5 * value_loss - 0.01 * tf.reduce_mean(distribution.entropy())
+    optimizer = tf_keras.optimizers.Adam(params["learning_rate"])
+    return pgest.EstimatorSpec(
+        mode,
+        distribution=distribution,
+        predictions=predictions,
+        loss=loss,
+        train_op=pgest.minimize(loss, optimizer, clip_norm=0.5),
+        metrics={"loss/policy": policy_loss, "loss/value": value_loss},
+    )
+
+
+def train(name, environments, max_timesteps):
+    """Trains a new agent and prints how fast and how far it went."""
+    agent = pgest.PGAgent(
+        model_fn,
+        # 32 timesteps of every environment an update; an episode under way goes on in the next.
+        memory=pgest.RolloutMemory(horizon=32),
+        optimizer_params={"epochs": 4, "minibatch_size": 128},
+        config=pgest.RunConfig(tf_random_seed=0),
+        params={"learning_rate": 1e-3},
+    )
+    history = pgest.HistoryHook()
+    started = time.perf_counter()
+    agent.train(environments, max_timesteps=max_timesteps, hooks=[history])
+    speed = agent.global_timestep / (time.perf_counter() - started)
+    results = agent.evaluate("CartPole-v1", episodes=5)
+    print(f"{name:<32} {speed:>8,.0f} timesteps/s   greedy return {results['return_mean']:.1f}")
+
+
+def main():
+    """Trains on three kinds of vectors."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--num-envs", type=int, default=16)
+    parser.add_argument("--max-timesteps", type=int, default=100_000)
+    arguments = parser.parse_args()
+    count, timesteps = arguments.num_envs, arguments.max_timesteps
+
+    train("pgest, one after the other", pgest.make("CartPole-v1", num_envs=count), timesteps)
+    native = pgest.make("CartPole-v1", num_envs=count, vectorization="native")
+    train("pgest, CartPole's own vector", native, timesteps)
+    # One of your own works as well, in each of gymnasium's autoreset modes.
+    own = gymnasium.make_vec("CartPole-v1", num_envs=count, vectorization_mode="sync")
+    train("gymnasium.make_vec", own, timesteps)
+    own.close()
+
+
+if __name__ == "__main__":
+    main()

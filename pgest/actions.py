@@ -1,0 +1,99 @@
+"""From what a distribution samples to what an environment takes.
+
+Distributions over discrete actions count from 0 and Gaussians know no bounds; an action space may
+start elsewhere and be bounded. Training sees the sample, the environment what is made of it here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import tensorflow as tf
+
+
+def environment_action(space: gymnasium.Space, action: Any, path: str = "action") -> Any:
+    """Returns `action` in the terms of `space`: offset, clipped to bounds, nests alike.
+
+    Args:
+      space: the action space of one environment.
+      action: tensor `[B, ...]`, or a nest of them where the space is one.
+      path: name of the action in errors.
+
+    Returns:
+      A nest like `action`; the very same tensor where nothing has to change.
+
+    Raises:
+      ValueError: dtype, shape or structure do not fit the space, or the space is unsupported.
+
+    Example:
+
+    >>> environment_action(gymnasium.spaces.Discrete(3, start=5), tf.constant([0, 2])).numpy()
+    array([5, 7], dtype=int32)
+    """
+    spaces = gymnasium.spaces
+    if isinstance(space, spaces.Dict):
+        if not isinstance(action, dict) or set(action) != set(space.spaces):
+            raise ValueError(_mismatch(path, action, f"a dict with the keys {list(space.spaces)}"))
+        return {
+            key: environment_action(part, action[key], f"{path}/{key}")
+            for key, part in space.spaces.items()
+        }
+    if isinstance(space, spaces.Tuple):
+        if not isinstance(action, (tuple, list)) or len(action) != len(space.spaces):
+            raise ValueError(_mismatch(path, action, f"a tuple of {len(space.spaces)}"))
+        return tuple(
+            environment_action(part, piece, f"{path}/{index}")
+            for index, (part, piece) in enumerate(zip(space.spaces, action, strict=True))
+        )
+    if isinstance(space, spaces.Discrete):
+        action = _checked(path, action, (), integer=True)
+        return action if space.start == 0 else action + tf.cast(int(space.start), action.dtype)
+    if isinstance(space, spaces.MultiDiscrete):
+        action = _checked(path, action, space.shape, integer=True)
+        return action + tf.cast(space.start, action.dtype) if np.any(space.start) else action
+    if isinstance(space, spaces.MultiBinary):
+        return tf.cast(_checked(path, action, space.shape, integer=True), tf.int8)
+    if isinstance(space, spaces.Box):
+        return _box_action(space, _checked(path, action, space.shape, integer=False))
+    raise ValueError(
+        f"{path}: action spaces of type {type(space).__name__} are not supported; expected "
+        "Discrete, Box, MultiDiscrete, MultiBinary, or a Dict or Tuple of them."
+    )
+
+
+def _box_action(space: gymnasium.spaces.Box, action: tf.Tensor) -> tf.Tensor:
+    if np.issubdtype(space.dtype, np.integer):
+        low, high = space.low.astype(np.float32), space.high.astype(np.float32)
+        rounded = tf.round(tf.clip_by_value(action, low, high))
+        return tf.cast(rounded, space.dtype)
+    if np.any(np.isfinite(space.low)) or np.any(np.isfinite(space.high)):
+        low, high = space.low.astype(np.float32), space.high.astype(np.float32)
+        action = tf.clip_by_value(action, tf.cast(low, action.dtype), tf.cast(high, action.dtype))
+    return action if action.dtype == space.dtype else tf.cast(action, space.dtype)
+
+
+def _checked(path: str, action: Any, shape: tuple[int, ...], integer: bool) -> tf.Tensor:
+    wanted = f"{'integers' if integer else 'floats'} of shape {('B', *shape)}"
+    if isinstance(action, (dict, tuple, list)):
+        raise ValueError(_mismatch(path, action, wanted))
+    action = tf.convert_to_tensor(action)
+    fits = action.dtype.is_integer or action.dtype.is_bool if integer else action.dtype.is_floating
+    rank = action.shape.rank
+    if not fits or (rank is not None and not action.shape[1:].is_compatible_with(shape)):
+        raise ValueError(_mismatch(path, action, wanted))
+    return action
+
+
+def _mismatch(path: str, action: Any, wanted: str) -> str:
+    if tf.is_tensor(action):
+        got = f"{action.dtype.name} of shape {action.shape}"
+    elif isinstance(action, dict):
+        got = f"a dict with the keys {list(action)}"
+    else:
+        got = f"{type(action).__name__} of {len(action)}"
+    return (
+        f"The model's {path} is {got}; the action space wants {wanted}. Give model_fn's "
+        "distribution (or predictions['results']) that event shape and dtype."
+    )

@@ -1,0 +1,62 @@
+"""The three counters of a model: steps, timesteps and episodes since it was born.
+
+* `global_step` counts executions of the `train_op`; it drives learning-rate decay.
+* `global_timestep` counts actions that environments took; it drives exploration.
+* `global_episode` counts finished episodes.
+
+All three are int64 `tf.Variable`s, saved in every checkpoint.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+GLOBAL_STEP = "global_step"
+GLOBAL_TIMESTEP = "global_timestep"
+GLOBAL_EPISODE = "global_episode"
+NAMES = (GLOBAL_STEP, GLOBAL_TIMESTEP, GLOBAL_EPISODE)
+
+
+class Counters:
+    """The counters' variables, and their values on the host.
+
+    The loop advances `timestep` and `episode` as Python integers, thousands of times a second;
+    `publish` copies them to the variables before a compiled program may read them. `step` is
+    advanced by the `train_op` itself, inside the program, so its variable is the truth.
+
+    Example:
+
+    >>> counters = Counters()
+    >>> counters.timestep += 3
+    >>> counters.publish()
+    >>> int(counters.variables["global_timestep"])
+    3
+    """
+
+    def __init__(self) -> None:
+        with tf.init_scope():
+            self.variables = {
+                name: tf.Variable(0, trainable=False, dtype=tf.int64, name=name) for name in NAMES
+            }
+        self.step = 0
+        self.timestep = 0
+        self.episode = 0
+
+    def count_timestep(self) -> None:
+        """Counts one action of one environment."""
+        self.timestep += 1
+
+    def count_episode(self) -> None:
+        """Counts one finished episode."""
+        self.episode += 1
+
+    def publish(self) -> None:
+        """Copies the host's `timestep` and `episode` to their variables."""
+        self.variables[GLOBAL_TIMESTEP].assign(self.timestep)
+        self.variables[GLOBAL_EPISODE].assign(self.episode)
+
+    def refresh(self) -> None:
+        """Reads all three variables back, after a restore or a compiled iteration."""
+        self.step = int(self.variables[GLOBAL_STEP].numpy())
+        self.timestep = int(self.variables[GLOBAL_TIMESTEP].numpy())
+        self.episode = int(self.variables[GLOBAL_EPISODE].numpy())

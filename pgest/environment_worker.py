@@ -1,0 +1,115 @@
+"""What runs inside the processes of asynchronous environments.
+
+Imports gymnasium and numpy alone: it is sent to the processes by value, so that none of them has to
+import pgest, and with it TensorFlow, only to step an environment.
+"""
+
+from __future__ import annotations
+
+import copy
+import multiprocessing
+import signal
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+RESEED = "pgest_reseed"  # the key of (seed, episode) in the options of a full reset
+
+
+def episode_seed(seed: int | None, index: int, episode: int) -> int | None:
+    """The seed of one episode of one environment: a function of the run's seed and two counters.
+
+    Args:
+        seed: The run's seed; None: unseeded.
+        index: Which of the environments.
+        episode: Which of its episodes.
+
+    Returns:
+        A seed below 2**31 (some simulators take no more), or None.
+
+    >>> episode_seed(7, 0, 1) == episode_seed(7, 0, 1) != episode_seed(7, 1, 0)
+    True
+    >>> episode_seed(None, 0, 1) is None
+    True
+    """
+    if seed is None:
+        return None
+    sequence = np.random.SeedSequence(seed, spawn_key=(index, episode))
+    return int(sequence.generate_state(1)[0] >> 1)
+
+
+class WorkerEnvironment(gymnasium.Wrapper):
+    """An environment that reseeds itself at every reset, also where gymnasium resets it.
+
+    It also offers ``action_masks()`` as ``info["action_mask"]``, which crosses to the other
+    process at no extra round trip, and hands errors over as plain RuntimeErrors: gymnasium waits forever for
+    an exception that cannot be pickled.
+
+    Args:
+        env: The environment.
+        index: Which of the environments it is.
+    """
+
+    def __init__(self, env: gymnasium.Env, index: int) -> None:
+        super().__init__(env)
+        self._index = index
+        self._seed: int | None = None
+        self._episode = 0
+        self._masks = None
+        if env.has_wrapper_attr("action_masks"):
+            self._masks = env.get_wrapper_attr("action_masks")
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Resets with the seed of (seed, index, episode); `options` bring these to a full reset."""
+        options = dict(options or {})
+        self._episode += 1
+        if RESEED in options:
+            self._seed, self._episode = options.pop(RESEED)
+        seed = episode_seed(self._seed, self._index, self._episode)
+        try:
+            observation, info = self.env.reset(seed=seed, options=options or None)
+            return observation, self._with_mask(info)
+        except Exception as error:
+            raise self._portable(error, "reset") from error
+
+    def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Steps; the last observation of an episode is a copy that the reset cannot overwrite."""
+        try:
+            observation, reward, terminated, truncated, info = self.env.step(action)
+            if terminated or truncated:
+                observation, info = copy.deepcopy(observation), copy.deepcopy(info)
+            else:
+                info = self._with_mask(info)
+            return observation, reward, terminated, truncated, info
+        except Exception as error:
+            raise self._portable(error, "step") from error
+
+    def _with_mask(self, info: dict[str, Any]) -> dict[str, Any]:
+        if self._masks is None or "action_mask" in info:
+            return info
+        return {**info, "action_mask": self._masks()}
+
+    def _portable(self, error: Exception, method: str) -> RuntimeError:
+        return RuntimeError(
+            f"Environment {self._index} ({self.env}) failed in {method}(): "
+            f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
+        )
+
+
+def make_worker_environment(factory: Callable[[], gymnasium.Env], index: int) -> WorkerEnvironment:
+    """Makes environment `index` from `factory`, in the process where it will live.
+
+    Args:
+        factory: Makes one environment.
+        index: Which of the environments it is.
+    """
+    if multiprocessing.parent_process() is not None:
+        # A terminal sends Ctrl-C to the whole group of processes. The main process ends the run in
+        # order (hooks, checkpoint) and needs its environments for the timestep under way.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return WorkerEnvironment(factory(), index)

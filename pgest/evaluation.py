@@ -1,0 +1,237 @@
+"""Evaluation and prediction with the greedy policy: the training loop without the training."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from pgest import counters as counters_lib
+from pgest import environment_view, environments, episodes, loops, training, update_config
+from pgest import memory as memory_lib
+from pgest import model_fn as model_fn_lib
+from pgest.tracing import acting, probing, updating
+from pgest.tracing import model as model_lib
+
+Modes = model_fn_lib.Modes
+# Evaluation plays other episodes than training, and the same ones each time.
+_SEED_OFFSET = 1_000_003
+
+
+class Evaluator:
+    """Plays greedy episodes; holds the compiled programs for it.
+
+    Args:
+      model: the model.
+    """
+
+    def __init__(self, model: model_lib.Model):
+        self._model = model
+        self._actors: dict[Any, acting.Actor] = {}
+        self._metrics: _EvaluationMetrics | None = None
+        self._supports_eval = True
+
+    def evaluate(
+        self, env: Any, num_episodes: int, config: update_config.UpdateConfig
+    ) -> dict[str, float]:
+        """Plays `num_episodes` and returns statistics by name; see `PGAgent.evaluate`."""
+        seed = (self._model.seed + _SEED_OFFSET) % 2**31
+        view = environments.view(env, seed=seed)
+        try:
+            view.reset(0)
+            view.observe()
+            actor = self._actor(view)
+            memory = memory_lib.BatchMemory(episodes=num_episodes)
+            loop = loops.HostLoop(actor, view, memory, self._counters())
+            finished = _play(loop, num_episodes)
+            metrics = self._evaluate_metrics(actor, memory, view, config)
+        finally:
+            view.close()
+        return {**_statistics(finished), **metrics}
+
+    def build(self, env: Any, config: update_config.UpdateConfig) -> None:
+        """Traces what an evaluation on `env` needs, and plays nothing."""
+        view = environments.view(env, seed=0)
+        try:
+            view.reset(0)
+            view.observe()
+            actor = self._actor(view)
+            memory = memory_lib.BatchMemory(episodes=1)
+            self._metrics_for(training.batch_signature(actor, memory, view), actor, config)
+        finally:
+            if view.env is not env or isinstance(env, str):
+                view.close()
+
+    def act(self, observations: Any, env: Any = None) -> acting.Acted:
+        """The greedy actions and predictions for observations `[N, ...]`, from episodes' start."""
+        if env is not None:
+            view = environments.view(env, seed=0)
+            self._spaces = (view.observation_space, view.action_space)
+            view.close()
+        if not hasattr(self, "_spaces"):
+            raise ValueError(
+                "predict does not know the spaces yet: pass env=... (an id or an environment), or "
+                "train or evaluate first."
+            )
+        leaves = tf.nest.flatten(observations)
+        size = len(leaves[0])
+        if size not in self._actors:
+            self._actors[size] = acting.Actor(
+                self._model, *self._spaces, num_envs=size, explore=False
+            )
+        actor = self._actors[size]
+        observations = tf.nest.map_structure(
+            lambda spec, leaf: np.asarray(leaf, spec.dtype.as_numpy_dtype),
+            actor.observation_spec,
+            observations,
+        )
+        reset = np.ones([size], np.bool_)
+        return actor(observations, 0, policy_state=actor.initial_state(), reset=reset)
+
+    def remember_spaces(self, view: environment_view.EnvironmentView) -> None:
+        """Keeps the spaces, for `act`."""
+        self._spaces = (view.observation_space, view.action_space)
+
+    def _actor(self, view: environment_view.EnvironmentView) -> acting.Actor:
+        self.remember_spaces(view)
+        key = (view.num_envs, str(self._spaces), view.action_mask is not None)
+        if key not in self._actors:
+            self._actors[key] = acting.Actor(
+                self._model,
+                *self._spaces,
+                num_envs=view.num_envs,
+                mask_spec=training.mask_spec(view.action_mask),
+                explore=False,
+            )
+        return self._actors[key]
+
+    def _counters(self) -> counters_lib.Counters:
+        """Counters of the evaluation's own, so that it advances nobody else's."""
+        own = counters_lib.Counters()
+        own.timestep = self._model.counters.timestep
+        return own
+
+    def _evaluate_metrics(
+        self,
+        actor: acting.Actor,
+        memory: memory_lib.BatchMemory,
+        view: environment_view.EnvironmentView,
+        config: update_config.UpdateConfig,
+    ) -> dict[str, float]:
+        metrics = self._metrics_for(training.batch_signature(actor, memory, view), actor, config)
+        if metrics is None or not memory.can_sample():
+            return {}
+        batch = tf.nest.map_structure(lambda leaf: leaf[:, None], memory.sample())
+        if actor.recurrent:
+            batch["policy_state"] = tf.nest.map_structure(
+                lambda leaf: tf.zeros([1, *leaf.shape[1:]], leaf.dtype), actor.state_spec
+            )
+        return metrics(batch)
+
+    def _metrics_for(
+        self, signature: dict[str, Any], actor: acting.Actor, config: update_config.UpdateConfig
+    ) -> _EvaluationMetrics | None:
+        """The EVAL trace; None where model_fn says that it has none (NotImplementedError)."""
+        if self._metrics is None and self._supports_eval:
+            try:
+                self._metrics = _EvaluationMetrics(
+                    self._model, signature, actor.recurrent, config
+                )
+            except NotImplementedError:
+                self._supports_eval = False
+        return self._metrics
+
+
+class _EvaluationMetrics:
+    """Loss and `eval_metric_ops` of an EVAL trace."""
+
+    def __init__(
+        self,
+        model: model_lib.Model,
+        signature: dict[str, Any],
+        recurrent: bool,
+        config: update_config.UpdateConfig,
+    ):
+        self._model = model
+        self._prepare = updating.Preparation(config, recurrent)
+        prepared = tf.function(self._prepare, autograph=False).get_concrete_function(signature)
+        features, labels, _ = prepared.structured_outputs
+        specs = tf.nest.map_structure(
+            lambda leaf: tf.TensorSpec(leaf.shape, leaf.dtype), (features, labels)
+        )
+        self._pruned = probing.trace(model, *specs, Modes.EVAL)
+        spec = self._pruned.spec
+        self._names = ["loss", *spec.eval_metric_ops]
+        with self._pruned.wrapped.graph.as_default():
+            updates = [_update_op(value) for value in spec.eval_metric_ops.values()]
+            with tf.control_dependencies([op for op in updates if op is not None]):
+                results = [tf.identity(spec.loss)]
+            with tf.control_dependencies(results):
+                results += [_result(value) for value in spec.eval_metric_ops.values()]
+        self._results = results
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, float]:
+        for variable, initial in self._model.store.local.values():
+            variable.assign(initial)
+        tensors = tf.nest.map_structure(tf.convert_to_tensor, batch)
+        features, labels, _ = self._prepare(tensors)
+        values = self._pruned.fetch(self._results, features, labels)
+        return {n: float(v) for n, v in zip(self._names, values, strict=True)}
+
+
+def _update_op(value: Any) -> Any:
+    if isinstance(value, tf_keras.metrics.Metric):
+        return None
+    return value[1]
+
+
+def _result(value: Any) -> tf.Tensor:
+    if isinstance(value, tf_keras.metrics.Metric):
+        return tf.convert_to_tensor(value.result())
+    return tf.identity(value[1])
+
+
+def _play(loop: loops.HostLoop, num_episodes: int) -> list[episodes.EpisodeStatistics]:
+    """Plays episodes, the same share in every environment: else short ones would be favoured."""
+    num_envs = loop.view.num_envs
+    shares = [(num_episodes + num_envs - 1 - index) // num_envs for index in range(num_envs)]
+    finished: list[episodes.EpisodeStatistics] = []
+
+    def ended(statistics: episodes.EpisodeStatistics) -> None:
+        if shares[statistics.env_index] > 0:
+            shares[statistics.env_index] -= 1
+            finished.append(statistics)
+
+    loop.collect(lambda: not any(shares), ended)
+    return finished
+
+
+def _statistics(finished: list[episodes.EpisodeStatistics]) -> dict[str, float]:
+    results: dict[str, float] = {}
+    columns: dict[str, list[float]] = {
+        "return": [episode.total for episode in finished],
+        "length": [float(episode.length) for episode in finished],
+    }
+    for name, values in columns.items():
+        for word, function in (("mean", np.mean), ("std", np.std), ("min", np.min), ("max", np.max)):
+            results[f"{name}_{word}"] = float(function(values))
+    keys = sorted({key for episode in finished for key in episode.info})
+    for key in keys:
+        values = [episode.info[key] for episode in finished if key in episode.info]
+        results[f"info/{key}_mean"] = float(np.mean(values))
+    results["episodes"] = float(len(finished))
+    return results
+
+
+def write_summaries(directory: str | os.PathLike[str], results: Mapping[str, float]) -> None:
+    """Writes an evaluation to TensorBoard, at its `global_timestep`."""
+    writer = tf.summary.create_file_writer(os.fspath(directory))
+    step = int(results[counters_lib.GLOBAL_TIMESTEP])
+    with writer.as_default(step=step), tf.summary.record_if(True):
+        for name, value in results.items():
+            tf.summary.scalar(f"eval/{name}", value)
+    writer.close()

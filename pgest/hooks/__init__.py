@@ -1,0 +1,52 @@
+"""Hooks: what happens besides learning while a run goes on."""
+
+from pgest.hooks.best_checkpoint import BestCheckpoint
+from pgest.hooks.checkpointing import CheckpointSaverHook, CheckpointSaverListener
+from pgest.hooks.defaults import default_hooks
+from pgest.hooks.evaluation import EvaluationHook
+from pgest.hooks.final_ops import FinalOpsHook
+from pgest.hooks.history import HistoryHook
+from pgest.hooks.intervals import Every
+from pgest.hooks.monitor import BaseMonitor, Evaluation, Limits, RunContext
+from pgest.hooks.nan import NanLossDuringTrainingError, NanTensorHook
+from pgest.hooks.profiling import ProfilerHook
+from pgest.hooks.progress import ProgressBarHook
+from pgest.hooks.reporting import LoggingTensorHook
+from pgest.hooks.speed import StepCounterHook
+from pgest.hooks.stopping import (
+    StopAtEpisodeHook,
+    StopAtStepHook,
+    StopAtTimestepHook,
+    StopOnNoImprovementHook,
+    StopOnReturnHook,
+)
+from pgest.hooks.summaries import TAGS, SummarySaverHook, write_hparams
+
+__all__ = [
+    "TAGS",
+    "BaseMonitor",
+    "BestCheckpoint",
+    "CheckpointSaverHook",
+    "CheckpointSaverListener",
+    "Evaluation",
+    "EvaluationHook",
+    "Every",
+    "FinalOpsHook",
+    "HistoryHook",
+    "Limits",
+    "LoggingTensorHook",
+    "NanLossDuringTrainingError",
+    "NanTensorHook",
+    "ProfilerHook",
+    "ProgressBarHook",
+    "RunContext",
+    "StepCounterHook",
+    "StopAtEpisodeHook",
+    "StopAtStepHook",
+    "StopAtTimestepHook",
+    "StopOnNoImprovementHook",
+    "StopOnReturnHook",
+    "SummarySaverHook",
+    "default_hooks",
+    "write_hparams",
+]

@@ -1,0 +1,116 @@
+"""Evaluations during a run, and the best checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import posixpath
+from typing import Any
+
+from pgest.hooks import best_checkpoint, intervals, monitor
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class EvaluationHook(monitor.BaseMonitor):
+    """Plays greedy episodes every so often and keeps the best checkpoint.
+
+    The results go to TensorBoard under `eval/` (`eval_<name>/`), to `RunContext.evaluations` and
+    so to the stop hooks. The checkpoint with the highest mean return is copied to `best/` (or
+    `best/<name>/`) in `model_dir`, with `best.json` beside it: its return, its counters and all
+    results. A run that goes on later measures itself against it.
+
+    Args:
+      env: an environment of the hook's own, as `PGAgent.evaluate` takes one; never the one that
+        is trained on, since an evaluation would break off its episode.
+      every: how often.
+      episodes: how many episodes an evaluation plays.
+      name: tells several evaluation hooks apart.
+      keep_best: whether to keep the best checkpoint.
+      at_end: whether to evaluate once more at a regular end, where weights have changed since.
+
+    Raises:
+      TypeError: `every` is no `Every`, or `episodes` no integer.
+      ValueError: `episodes` is not positive, the name cannot be a directory's, or, when the run
+        begins, `env` is the environment trained on.
+
+    Example:
+      >>> hook = EvaluationHook("CartPole-v1", monitor.Every(timesteps=10_000), episodes=20)
+    """
+
+    def __init__(
+        self,
+        env: Any,
+        every: monitor.Every,
+        *,
+        episodes: int = 10,
+        name: str | None = None,
+        keep_best: bool = True,
+        at_end: bool = True,
+    ) -> None:
+        self._env = env
+        self._every = intervals.require_every("EvaluationHook", every)
+        self._episodes = intervals.positive_count("EvaluationHook(episodes=…)", episodes)
+        if name is not None and (name in ("", ".", "..") or "/" in name or "\\" in name):
+            raise ValueError(
+                f"EvaluationHook takes a name that can be a directory's; got {name!r}."
+            )
+        self._name = name
+        self._keep_best = keep_best
+        self._at_end = at_end
+        self._best: best_checkpoint.BestCheckpoint | None = None
+
+    @property
+    def best(self) -> best_checkpoint.BestCheckpoint | None:
+        """The best checkpoint so far; None without a `model_dir`, or where none is kept."""
+        return self._best
+
+    def begin(self, context: monitor.RunContext) -> None:
+        """Starts the clock and reads how good the best of earlier runs was."""
+        # An id string makes a new environment each time, so sharing it does no harm.
+        if self._env is context.environment and not isinstance(self._env, str):
+            raise ValueError(
+                "EvaluationHook was given the environment that is trained on; an evaluation would "
+                "break off its episode. Give it one of its own, such as gymnasium.make(...)."
+            )
+        self._timer = self._every.timer(context)
+        self._evaluated_at = context.step
+        self._best = None
+        if self._keep_best and context.model_dir is not None:
+            directory = posixpath.join(context.model_dir, "best", *filter(None, [self._name]))
+            self._best = best_checkpoint.BestCheckpoint(directory)
+
+    def after_run(self, context: monitor.RunContext) -> None:
+        """Evaluates where it is time."""
+        if self._timer.due(context):
+            self._evaluate(context)
+
+    def after_episode(self, context: monitor.RunContext) -> None:
+        """Evaluates where it is time: episodes end between updates as well."""
+        self.after_run(context)
+
+    def end(self, context: monitor.RunContext) -> None:
+        """Evaluates the final weights."""
+        if self._at_end and context.error is None and self._evaluated_at != context.step:
+            self._evaluate(context)
+
+    def _evaluate(self, context: monitor.RunContext) -> None:
+        if not context.healthy:
+            return
+        self._evaluated_at = context.step
+        context.evaluate(self._env, self._episodes, self._name)
+        mean_return = context.evaluations[-1].mean_return
+        if self._best is None or not mean_return > self._best.mean_return:
+            return
+        path = context.save_checkpoint()
+        if path is None:
+            return
+        kept = self._best.keep(
+            path,
+            mean_return,
+            step=context.step,
+            timestep=context.timestep,
+            episode=context.episode,
+            episodes=self._episodes,
+            results={name: float(value) for name, value in context.evaluations[-1].results.items()},
+        )
+        _LOGGER.info("Best return so far, %.6g at step %d: %s.", mean_return, context.step, kept)

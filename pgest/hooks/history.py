@@ -1,0 +1,142 @@
+"""A run's figures in memory, for notebooks."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from pgest.hooks import episode_means, intervals, monitor
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+    import pandas
+
+
+class HistoryHook(monitor.BaseMonitor):
+    """Records counters, metrics, episodes and evaluations.
+
+    A record is a dict of floats and ints: `step`, `timestep`, `episode`, `seconds` (since the run
+    began), the metrics of the last update, the means over the episodes that ended since the
+    previous record (`episode/return`, …) and the results of the evaluations made since
+    (`eval/return_mean`, `eval_<name>/return_mean`). What a record does not have is left out of it.
+
+    A hook that serves several runs goes on recording in the same list.
+
+    Args:
+      every: how often; after each update unless given. What is left is recorded at the end.
+
+    Attributes:
+      records: the records, oldest first.
+
+    Raises:
+      TypeError: `every` is no `Every`.
+
+    Example:
+      >>> history = HistoryHook()
+      >>> context = monitor.RunContext(clock=lambda: 0.0)
+      >>> history.begin(context)
+      >>> context.step, context.metrics = 1, {"loss": 0.5}
+      >>> history.after_run(context)
+      >>> history.records
+      [{'step': 1, 'timestep': 0, 'episode': 0, 'seconds': 0.0, 'loss': 0.5}]
+    """
+
+    def __init__(self, every: monitor.Every | None = None) -> None:
+        self._every = None if every is None else intervals.require_every("HistoryHook", every)
+        self.records: list[dict[str, float]] = []
+
+    def begin(self, context: monitor.RunContext) -> None:
+        """Starts the clock; keeps the records of earlier runs."""
+        self._timer = None if self._every is None else self._every.timer(context)
+        self._means = episode_means.EpisodeMeans()
+        self._began = context.clock()
+        self._evaluations_seen = len(context.evaluations)
+        self._recorded_at = (context.step, context.episode, self._evaluations_seen)
+
+    def after_run(self, context: monitor.RunContext) -> None:
+        """Records where it is time."""
+        if self._timer is None or self._timer.due(context):
+            self._record(context)
+
+    def after_episode(self, context: monitor.RunContext) -> None:
+        """Takes the episode in, and records where it is time."""
+        for episode in context.episodes:
+            self._means.add(episode)
+        if self._timer is not None and self._timer.due(context):
+            self._record(context)
+
+    def end(self, context: monitor.RunContext) -> None:
+        """Records what came since."""
+        if self._recorded_at != (context.step, context.episode, len(context.evaluations)):
+            self._record(context)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The records as a `pandas.DataFrame`, one row each; NaN where a record lacks a value.
+
+        Raises:
+          ImportError: pandas is not installed.
+        """
+        return _notebook_module("pandas", "HistoryHook.to_pandas").DataFrame(self.records)
+
+    def plot(self, *names: str, x: str = "timestep") -> matplotlib.figure.Figure:
+        """Draws one curve below the other.
+
+        Args:
+          *names: what to draw, such as "episode/return", "loss"; the return and, where there
+            is one, the loss, unless given.
+          x: what to draw it against: "timestep", "step", "episode" or "seconds".
+
+        Returns:
+          The `matplotlib` figure; a notebook shows it.
+
+        Raises:
+          ImportError: matplotlib is not installed.
+          KeyError: no record has one of the names; the message lists those there are.
+        """
+        pyplot = _notebook_module("matplotlib.pyplot", "HistoryHook.plot")
+        known = sorted({name for record in self.records for name in record})
+        names = names or tuple(name for name in ("episode/return", "loss") if name in known)
+        unknown = [name for name in (*names, x) if name not in known]
+        if unknown or not names:
+            raise KeyError(
+                f"HistoryHook has no record of {unknown or 'a return or a loss'}; there are: "
+                f"{', '.join(known) or 'no records yet'}."
+            )
+        figure, grid = pyplot.subplots(
+            len(names), sharex=True, squeeze=False, figsize=(8, 2.5 * len(names))
+        )
+        for axes, name in zip(grid[:, 0], names, strict=True):
+            points = [(record[x], record[name]) for record in self.records if name in record]
+            axes.plot(*zip(*points, strict=True))
+            axes.set_ylabel(name)
+            axes.grid(alpha=0.3)
+        grid[-1, 0].set_xlabel(x)
+        figure.tight_layout()
+        return figure
+
+    def _record(self, context: monitor.RunContext) -> None:
+        record: dict[str, float] = {
+            "step": context.step,
+            "timestep": context.timestep,
+            "episode": context.episode,
+            "seconds": context.clock() - self._began,
+            **context.metrics,
+            **self._means.take(),
+        }
+        for evaluation in context.evaluations[self._evaluations_seen :]:
+            prefix = "eval" if evaluation.name is None else f"eval_{evaluation.name}"
+            record.update({f"{prefix}/{key}": float(v) for key, v in evaluation.results.items()})
+        self._evaluations_seen = len(context.evaluations)
+        self._recorded_at = (context.step, context.episode, self._evaluations_seen)
+        self.records.append(record)
+
+
+def _notebook_module(name: str, user: str) -> Any:
+    """Imports a module of the `notebook` extra when it is first needed."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(
+            f"{user} needs {name.partition('.')[0]}, which is not installed: "
+            "pip install 'pgest[notebook]'"
+        ) from error

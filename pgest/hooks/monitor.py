@@ -1,0 +1,348 @@
+"""What a hook is, what it sees, and when it fires.
+
+A hook is a `BaseMonitor`; what it may look at and ask for is a `RunContext`; how often it fires is
+an `Every`. Nothing else of a run is visible to a hook, and hooks do not know of one another.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import tensorflow as tf
+
+from pgest.hooks import intervals
+
+if TYPE_CHECKING:
+    from pgest import episodes as episodes_module
+    from pgest import run_config
+
+_LOGGER = logging.getLogger(__name__)
+
+# Hooks and their clock are used together; `monitor.Every` saves each of them an import.
+Every = intervals.Every
+EveryTimer = intervals.EveryTimer
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """Counts at which a run ends; absolute, None where there is no limit.
+
+    Args:
+      max_steps: the run ends when `global_step` has reached this.
+      max_timesteps: the run ends when `global_timestep` has reached this.
+      max_episodes: the run ends when `global_episode` has reached this.
+
+    Example:
+      >>> Limits(max_steps=100).tightened(max_steps=50, max_episodes=7)
+      Limits(max_steps=50, max_timesteps=None, max_episodes=7)
+    """
+
+    max_steps: int | None = None
+    max_timesteps: int | None = None
+    max_episodes: int | None = None
+
+    def tightened(
+        self,
+        *,
+        max_steps: int | None = None,
+        max_timesteps: int | None = None,
+        max_episodes: int | None = None,
+    ) -> Limits:
+        """These limits and the given ones together: the smaller of each kind."""
+        return Limits(
+            max_steps=_smaller(self.max_steps, max_steps),
+            max_timesteps=_smaller(self.max_timesteps, max_timesteps),
+            max_episodes=_smaller(self.max_episodes, max_episodes),
+        )
+
+    def reached(self, context: RunContext) -> bool:
+        """Whether any of the context's counters has come to its limit."""
+        return (
+            (self.max_steps is not None and context.step >= self.max_steps)
+            or (self.max_timesteps is not None and context.timestep >= self.max_timesteps)
+            or (self.max_episodes is not None and context.episode >= self.max_episodes)
+        )
+
+
+def _smaller(first: int | None, second: int | None) -> int | None:
+    given = [limit for limit in (first, second) if limit is not None]
+    return min(given) if given else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """One evaluation that was made during a run.
+
+    Attributes:
+      name: the name given to `RunContext.evaluate`; None for the unnamed one.
+      step: `global_step` of the weights that were evaluated.
+      timestep: `global_timestep` then.
+      episode: `global_episode` then.
+      results: what `PGAgent.evaluate` returned.
+    """
+
+    name: str | None
+    step: int
+    timestep: int
+    episode: int
+    results: Mapping[str, float]
+
+    @property
+    def mean_return(self) -> float:
+        """Mean undiscounted return over the evaluation's episodes."""
+        return float(self.results["return_mean"])
+
+
+class RunContext:
+    """What a hook sees of a run, and the few things that it may ask for.
+
+    The agent keeps the plain attributes up to date; hooks read them. An agent's run derives from
+    this class and overrides `write_checkpoint`, `run_evaluation` and `non_finite_variables`.
+
+    Args:
+      model_dir: where the run writes; None for a run that writes nothing.
+      config: the run's `RunConfig`.
+      limits: where the run ends. Hooks may tighten it in `begin`; whoever runs the loop reads
+        `context.limits` after all hooks have begun.
+      agent: the `PGAgent`.
+      environment: the environment trained on, as the user gave it.
+      hyperparameters: what the HParams page of TensorBoard shows; nested mappings are flattened.
+      clock: seconds as a float, never going back; another one makes tests independent of time.
+
+    Attributes:
+      step: `global_step` after what just happened.
+      timestep: `global_timestep` after what just happened.
+      episode: `global_episode` after what just happened.
+      metrics: floats by name, of the last update ("loss", "policy/entropy", …); empty before it.
+      episodes: in `after_run` the episodes that ended since the previous update, in
+        `after_episode` exactly the one, else empty.
+      evaluations: every evaluation made through `evaluate` in this run, oldest first.
+      error: in `end`, what made the run fail or interrupted it; None after a regular end.
+      last_checkpoint: path of the newest checkpoint that this run wrote; None before.
+    """
+
+    def __init__(
+        self,
+        *,
+        model_dir: str | None = None,
+        config: run_config.RunConfig | None = None,
+        limits: Limits | None = None,
+        agent: Any = None,
+        environment: Any = None,
+        hyperparameters: Mapping[str, Any] | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.model_dir = model_dir
+        self.config = config
+        self.limits = limits if limits is not None else Limits()
+        self.agent = agent
+        self.environment = environment
+        self.hyperparameters: Mapping[str, Any] = dict(hyperparameters or {})
+        self.clock = clock
+        self.step = 0
+        self.timestep = 0
+        self.episode = 0
+        self.metrics: Mapping[str, float] = {}
+        self.episodes: Sequence[episodes_module.EpisodeStatistics] = ()
+        self.evaluations: list[Evaluation] = []
+        self.error: BaseException | None = None
+        self.last_checkpoint: str | None = None
+        self._stop_reason: str | None = None
+        self._unhealthy_reason: str | None = None
+        self._summaries_requested = False
+        self._saved_at: tuple[int, int, int] | None = None
+        self._writer: tf.summary.SummaryWriter | None = None
+
+    # --- what an agent's run overrides ---------------------------------------------------------
+
+    def write_checkpoint(self) -> str | None:
+        """Writes a checkpoint now and returns its path; None where there is no `model_dir`."""
+        return None
+
+    def run_evaluation(self, env: Any, *, episodes: int, name: str | None) -> dict[str, float]:
+        """Plays greedy episodes with the present weights; see `PGAgent.evaluate`."""
+        raise NotImplementedError(
+            f"{type(self).__name__} does not override run_evaluation, so its hooks cannot evaluate"
+        )
+
+    def non_finite_variables(self) -> Sequence[str]:
+        """Names of the variables that hold a NaN or an infinity; looked at before each save."""
+        return ()
+
+    # --- stopping ------------------------------------------------------------------------------
+
+    def request_stop(self, reason: str = "") -> None:
+        """Asks the run to end once what is under way (an update, an action) is finished.
+
+        Args:
+          reason: one clause for the log, such as "return 480.0 >= 475.0". The first one is kept.
+        """
+        if self._stop_reason is None:
+            self._stop_reason = reason
+            if reason:
+                _LOGGER.info("Stopping at step %d: %s.", self.step, reason)
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether a hook has asked the run to end."""
+        return self._stop_reason is not None
+
+    @property
+    def stop_reason(self) -> str | None:
+        """The reason given with the first `request_stop`; None while nobody has asked."""
+        return self._stop_reason
+
+    # --- health --------------------------------------------------------------------------------
+
+    def mark_unhealthy(self, reason: str) -> None:
+        """Says that the weights are no longer worth keeping; from here on nothing is saved.
+
+        Args:
+          reason: what was found, such as "metric 'loss' is nan". The first one is kept.
+        """
+        if self._unhealthy_reason is None:
+            self._unhealthy_reason = reason
+
+    @property
+    def healthy(self) -> bool:
+        """False once NaN or infinity was found; then `save_checkpoint` writes nothing."""
+        return self._unhealthy_reason is None
+
+    @property
+    def unhealthy_reason(self) -> str | None:
+        """What was found; None while the run is healthy."""
+        return self._unhealthy_reason
+
+    def check_variables(self) -> bool:
+        """Looks at the variables themselves; marks the run unhealthy where one is not finite.
+
+        Returns:
+          Whether the run is healthy.
+        """
+        if self.healthy:
+            broken = list(self.non_finite_variables())
+            if broken:
+                self.mark_unhealthy(f"NaN or infinity in variables {', '.join(broken)}")
+        return self.healthy
+
+    # --- things a hook may ask for -------------------------------------------------------------
+
+    def save_checkpoint(self) -> str | None:
+        """Writes a checkpoint, unless the weights are broken or were saved already.
+
+        A poisoned checkpoint would become the newest one, and the next run would go on from it;
+        so the refusal is here, where every writer passes, and not in each hook. Weights can be
+        broken while the loss was still finite (a finite loss with an infinite gradient), so the
+        variables themselves are looked at too.
+
+        Returns:
+          The path of the checkpoint that holds the present state; None without a `model_dir` or
+          where the run is not healthy.
+        """
+        counters = (self.step, self.timestep, self.episode)
+        if self.healthy and self._saved_at == counters:
+            return self.last_checkpoint
+        if not self.check_variables():
+            _LOGGER.warning(
+                "No checkpoint is written at step %d: %s. The newest good one: %s.",
+                self.step, self.unhealthy_reason, self.last_checkpoint,
+            )  # fmt: skip
+            return None
+        path = self.write_checkpoint()
+        if path is not None:
+            self.last_checkpoint, self._saved_at = path, counters
+            self.flush_summaries()
+        return path
+
+    def evaluate(self, env: Any, episodes: int = 10, name: str | None = None) -> dict[str, float]:
+        """Plays greedy episodes and notes the result in `evaluations`.
+
+        Args:
+          env: an environment of its own, never the one that is trained on.
+          episodes: how many episodes to play.
+          name: tells several evaluations of one run apart.
+
+        Returns:
+          What `PGAgent.evaluate` returns; "return_mean" among it.
+        """
+        results = self.run_evaluation(env, episodes=episodes, name=name)
+        self.evaluations.append(
+            Evaluation(name, self.step, self.timestep, self.episode, dict(results))
+        )
+        return results
+
+    def request_summaries(self) -> None:
+        """In `before_run`: this update also runs the `tf.summary` calls of the model_fn."""
+        self._summaries_requested = True
+
+    def take_summary_request(self) -> bool:
+        """Whether summaries were requested since the last call; for whoever runs the update."""
+        requested, self._summaries_requested = self._summaries_requested, False
+        return requested
+
+    # --- TensorBoard ---------------------------------------------------------------------------
+
+    @property
+    def summary_writer(self) -> tf.summary.SummaryWriter | None:
+        """The writer for `model_dir`, opened on first use; None without a `model_dir`."""
+        if self._writer is None and self.model_dir is not None:
+            # Flushed often: people watch a run while it goes on.
+            self._writer = tf.summary.create_file_writer(self.model_dir, flush_millis=10_000)
+        return self._writer
+
+    def flush_summaries(self) -> None:
+        """Brings what was written so far to the disk; nothing where no writer was opened."""
+        if self._writer is not None:
+            self._writer.flush()
+
+    def close(self) -> None:
+        """Closes the summary writer, if one was opened; the agent calls it after every `end`."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+class BaseMonitor:
+    """A hook: five moments of a run, none of which does anything unless overridden.
+
+    `begin` is called once before the first action; `before_run` and `after_run` surround one
+    compiled update, which may be many steps; `after_episode` follows each finished episode, one
+    by one also in a vector of environments. `end` is always called where `begin` was, also
+    after an error, which is then in `context.error`; an error raised in an `end` is passed on
+    once the other hooks have ended. Acting runs no hook.
+
+    A hook may serve several runs one after the other; `begin` starts it afresh.
+
+    Example:
+      >>> class PrintLoss(BaseMonitor):
+      ...     def begin(self, context):
+      ...         self._timer = Every(steps=10).timer(context)
+      ...     def after_run(self, context):
+      ...         if self._timer.due(context):
+      ...             print(context.step, context.metrics["loss"])
+      >>> context = RunContext()
+      >>> hook = PrintLoss()
+      >>> hook.begin(context)
+      >>> context.step, context.metrics = 25, {"loss": 0.5}
+      >>> hook.after_run(context)
+      25 0.5
+    """
+
+    def begin(self, context: RunContext) -> None:
+        """Called once, when the counters have been restored and nothing has been done yet."""
+
+    def before_run(self, context: RunContext) -> None:
+        """Called before each update."""
+
+    def after_run(self, context: RunContext) -> None:
+        """Called after each update; `context.metrics` are the update's."""
+
+    def after_episode(self, context: RunContext) -> None:
+        """Called after each finished episode, which is `context.episodes[0]`."""
+
+    def end(self, context: RunContext) -> None:
+        """Called once at the end, also where the run failed (`context.error`)."""

@@ -1,0 +1,298 @@
+"""Hooks that end a run: at a count, at a return, or when nothing improves any more."""
+
+from __future__ import annotations
+
+import collections
+import math
+from collections.abc import Iterator
+
+from pgest.hooks import intervals, monitor
+
+_SOURCES = ("training", "evaluation")
+_EPISODES_WINDOW = 100
+_EVALUATIONS_WINDOW = 1
+
+
+class StopAtStepHook(monitor.BaseMonitor):
+    """Ends the run at a step.
+
+    The limit enters `RunContext.limits` when the run begins, so that an update of many steps is
+    cut at exactly this one, and a progress bar knows of it.
+
+    Args:
+      num_steps: this many steps more, counted from where each run begins.
+      last_step: up to this `global_step` in all.
+
+    Raises:
+      ValueError: both or none given, or one that is not positive.
+      TypeError: no integer.
+
+    Example:
+      >>> hook = StopAtStepHook(last_step=1000)
+    """
+
+    def __init__(self, num_steps: int | None = None, last_step: int | None = None) -> None:
+        self._more, self._last = _one_of("StopAtStepHook", num_steps=num_steps, last_step=last_step)
+        self._limit = 0
+
+    def begin(self, context: monitor.RunContext) -> None:
+        """Turns "this many more" into a last step."""
+        self._limit = self._last if self._more is None else context.step + self._more
+        context.limits = context.limits.tightened(max_steps=self._limit)
+        self.after_run(context)
+
+    def after_run(self, context: monitor.RunContext) -> None:
+        """Requests the stop once the step is reached."""
+        if context.step >= self._limit:
+            context.request_stop(f"step {context.step} of {self._limit} reached")
+
+
+class StopAtEpisodeHook(monitor.BaseMonitor):
+    """Ends the run after an episode; see `StopAtStepHook`.
+
+    Args:
+      num_episodes: this many episodes more, counted from where each run begins.
+      last_episode: up to this `global_episode` in all.
+
+    Raises:
+      ValueError: both or none given, or one that is not positive.
+      TypeError: no integer.
+
+    Example:
+      >>> hook = StopAtEpisodeHook(num_episodes=50)
+    """
+
+    def __init__(self, num_episodes: int | None = None, last_episode: int | None = None) -> None:
+        self._more, self._last = _one_of(
+            "StopAtEpisodeHook", num_episodes=num_episodes, last_episode=last_episode
+        )
+        self._limit = 0
+
+    def begin(self, context: monitor.RunContext) -> None:
+        """Turns "this many more" into a last episode."""
+        self._limit = self._last if self._more is None else context.episode + self._more
+        context.limits = context.limits.tightened(max_episodes=self._limit)
+        self.after_run(context)
+
+    def after_run(self, context: monitor.RunContext) -> None:
+        """Requests the stop once the episode is reached."""
+        if context.episode >= self._limit:
+            context.request_stop(f"episode {context.episode} of {self._limit} reached")
+
+    def after_episode(self, context: monitor.RunContext) -> None:
+        """Requests the stop once the episode is reached."""
+        self.after_run(context)
+
+
+class StopAtTimestepHook(monitor.BaseMonitor):
+    """Ends the run at a timestep; see `StopAtStepHook`.
+
+    Args:
+      num_timesteps: this many timesteps more, counted from where each run begins.
+      last_timestep: up to this `global_timestep` in all.
+
+    Raises:
+      ValueError: both or none given, or one that is not positive.
+      TypeError: no integer.
+
+    Example:
+      >>> hook = StopAtTimestepHook(last_timestep=200_000)
+    """
+
+    def __init__(self, num_timesteps: int | None = None, last_timestep: int | None = None) -> None:
+        self._more, self._last = _one_of(
+            "StopAtTimestepHook", num_timesteps=num_timesteps, last_timestep=last_timestep
+        )
+        self._limit = 0
+
+    def begin(self, context: monitor.RunContext) -> None:
+        """Turns "this many more" into a last timestep."""
+        self._limit = self._last if self._more is None else context.timestep + self._more
+        context.limits = context.limits.tightened(max_timesteps=self._limit)
+        self.after_run(context)
+
+    def after_run(self, context: monitor.RunContext) -> None:
+        """Requests the stop once the timestep is reached."""
+        if context.timestep >= self._limit:
+            context.request_stop(f"timestep {context.timestep} of {self._limit} reached")
+
+    def after_episode(self, context: monitor.RunContext) -> None:
+        """Requests the stop once the timestep is reached."""
+        self.after_run(context)
+
+
+class StopOnReturnHook(monitor.BaseMonitor):
+    """Ends the run once the mean return is good enough.
+
+    Args:
+      threshold: the mean undiscounted return to reach.
+      on: "training": of the training episodes, which explore; "evaluation": of the greedy episodes
+        that an `EvaluationHook` (or a `RunContext.evaluate`) plays.
+      window: over how many of the latest episodes (on training; 100 unless given) or evaluations
+        (on evaluation; 1 unless given) the mean goes. It counts only once the window is full.
+      name: of the evaluation to look at, as given to the `EvaluationHook`.
+
+    Raises:
+      ValueError: `on` is something else, the threshold is no finite number, or a `name` is given
+        on training.
+      TypeError: the window is no integer.
+
+    Example:
+      >>> hook = StopOnReturnHook(475.0, on="evaluation")
+    """
+
+    def __init__(
+        self,
+        threshold: float,
+        on: str = "training",
+        *,
+        window: int | None = None,
+        name: str | None = None,
+    ) -> None:
+        if not math.isfinite(threshold):
+            raise ValueError(
+                f"StopOnReturnHook takes a finite threshold; got {threshold!r}. To stop at a "
+                "count instead, see StopAtStepHook, StopAtTimestepHook and StopAtEpisodeHook."
+            )
+        self._threshold = float(threshold)
+        self._returns = _Returns("StopOnReturnHook", on, window=window, name=name)
+
+    def begin(self, context: monitor.RunContext) -> None:
+        """Forgets what an earlier run saw."""
+        self._returns.begin(context)
+
+    def after_run(self, context: monitor.RunContext) -> None:
+        """Looks at the evaluations made since."""
+        self._look(context, self._returns.of_evaluations(context))
+
+    def after_episode(self, context: monitor.RunContext) -> None:
+        """Looks at the episode, and at the evaluations made since."""
+        self._look(context, self._returns.of_episodes(context))
+        self._look(context, self._returns.of_evaluations(context))
+
+    def _look(self, context: monitor.RunContext, means: Iterator[float]) -> None:
+        for mean in means:
+            if mean >= self._threshold:
+                context.request_stop(
+                    f"mean {self._returns.on} return {mean:.6g} >= {self._threshold:.6g}"
+                )
+
+
+class StopOnNoImprovementHook(monitor.BaseMonitor):
+    """Ends the run once the mean return has stopped rising.
+
+    Args:
+      patience: after this many looks in a row without a better mean the run ends; a look is an
+        evaluation (on evaluation) or a finished episode (on training, once the window is full).
+      min_delta: how much higher than the best so far a mean must be to count as better.
+      on: "training" or "evaluation"; see `StopOnReturnHook`.
+      window: see `StopOnReturnHook`.
+      name: see `StopOnReturnHook`.
+
+    Raises:
+      ValueError: see `StopOnReturnHook`; a patience that is not positive, a negative `min_delta`.
+      TypeError: patience or window is no integer.
+
+    Example:
+      >>> hook = StopOnNoImprovementHook(patience=5, min_delta=1.0)
+    """
+
+    def __init__(
+        self,
+        patience: int,
+        min_delta: float = 0.0,
+        *,
+        on: str = "evaluation",
+        window: int | None = None,
+        name: str | None = None,
+    ) -> None:
+        self._patience = intervals.positive_count("StopOnNoImprovementHook(patience=…)", patience)
+        if not (math.isfinite(min_delta) and min_delta >= 0):
+            raise ValueError(
+                f"StopOnNoImprovementHook takes a min_delta of 0 or more; got {min_delta!r}."
+            )
+        self._min_delta = float(min_delta)
+        self._returns = _Returns("StopOnNoImprovementHook", on, window=window, name=name)
+        self._best = -math.inf
+        self._without = 0
+
+    def begin(self, context: monitor.RunContext) -> None:
+        """Forgets what an earlier run saw."""
+        self._returns.begin(context)
+        self._best, self._without = -math.inf, 0
+
+    def after_run(self, context: monitor.RunContext) -> None:
+        """Looks at the evaluations made since."""
+        self._look(context, self._returns.of_evaluations(context))
+
+    def after_episode(self, context: monitor.RunContext) -> None:
+        """Looks at the episode, and at the evaluations made since."""
+        self._look(context, self._returns.of_episodes(context))
+        self._look(context, self._returns.of_evaluations(context))
+
+    def _look(self, context: monitor.RunContext, means: Iterator[float]) -> None:
+        for mean in means:
+            if self._best == -math.inf or mean > self._best + self._min_delta:
+                self._best, self._without = mean, 0
+                continue
+            self._without += 1
+            if self._without >= self._patience:
+                context.request_stop(
+                    f"mean {self._returns.on} return has not risen above {self._best:.6g} "
+                    f"by more than {self._min_delta:.6g} in {self._without} looks"
+                )
+
+
+class _Returns:
+    """Moving means of the training or of the evaluation returns, each new one once."""
+
+    def __init__(self, hook: str, on: str, *, window: int | None, name: str | None) -> None:
+        if on not in _SOURCES:
+            raise ValueError(f'{hook} takes on="training" or on="evaluation"; got {on!r}.')
+        if on == "training" and name is not None:
+            raise ValueError(
+                f'{hook}(name={name!r}) names an evaluation; pass on="evaluation" with it.'
+            )
+        default = _EPISODES_WINDOW if on == "training" else _EVALUATIONS_WINDOW
+        self.on = on
+        self._name = name
+        self._window = intervals.positive_count(
+            f"{hook}(window=…)", default if window is None else window
+        )
+        self._values: collections.deque[float] = collections.deque(maxlen=self._window)
+        self._seen = 0
+
+    def begin(self, context: monitor.RunContext) -> None:
+        self._values.clear()
+        self._seen = len(context.evaluations)
+
+    def of_episodes(self, context: monitor.RunContext) -> Iterator[float]:
+        if self.on == "training":
+            for episode in context.episodes:
+                if episode.complete:
+                    yield from self._add(episode.total)
+
+    def of_evaluations(self, context: monitor.RunContext) -> Iterator[float]:
+        if self.on == "evaluation":
+            new, self._seen = context.evaluations[self._seen :], len(context.evaluations)
+            for evaluation in new:
+                if evaluation.name == self._name:
+                    yield from self._add(evaluation.mean_return)
+
+    def _add(self, value: float) -> Iterator[float]:
+        self._values.append(value)
+        if len(self._values) == self._window:
+            yield math.fsum(self._values) / self._window
+
+
+def _one_of(hook: str, **counts: int | None) -> tuple[int | None, int]:
+    """(this many more or None, up to this many or 0) of the two arguments of a stop hook."""
+    (more_name, more), (last_name, last) = counts.items()
+    if (more is None) == (last is None):
+        raise ValueError(
+            f"{hook} takes {more_name} (this many more) or {last_name} (up to this many in all), "
+            f"exactly one of them; got {more_name}={more!r} and {last_name}={last!r}."
+        )
+    if more is not None:
+        return intervals.positive_count(f"{hook}({more_name}=…)", more), 0
+    return None, intervals.positive_count(f"{hook}({last_name}=…)", last)

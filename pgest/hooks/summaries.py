@@ -1,0 +1,183 @@
+"""TensorBoard: which tags there are, and the hook that writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from pgest.hooks import episode_means, intervals, monitor
+
+TAGS: Mapping[str, str] = {
+    "episode/return": "Mean undiscounted return of the training episodes that ended since the "
+    "last point. They explore; the greedy return is under `eval/`.",
+    "episode/length": "Mean timesteps of the same episodes.",
+    "episode/<key>": "Mean of a numeric entry of the environment's last `info`, such as "
+    "`is_success`, over the same episodes. The keys `return` and `length` become "
+    "`episode/info/return` and `episode/info/length`.",
+    "loss": "The loss that the last update minimised.",
+    "loss/policy": "The part of the loss that improves the policy.",
+    "loss/value": "The part of the loss that fits the value to its target.",
+    "loss/entropy": "The part of the loss that rewards exploring.",
+    "policy/entropy": "Mean entropy of the policy in nats; falls as the policy makes up its mind.",
+    "policy/kl": "Mean Kullback-Leibler divergence from the policy that acted to the new one; how "
+    "far the update went.",
+    "policy/clip_fraction": "Share of the timesteps whose probability ratio PPO clipped.",
+    "value/explained_variance": "1 where the value predicts the returns exactly, 0 where it is "
+    "no better than their mean, below 0 where it is worse.",
+    "gradient_norm": "Global norm of the gradients before clipping.",
+    "learning_rate": "The optimizer's learning rate at the last step.",
+    "speed/steps_per_second": "Steps (executions of the train_op) a second.",
+    "speed/timesteps_per_second": "Timesteps (actions taken in environments) a second, all "
+    "environments together.",
+    "speed/episodes_per_second": "Finished episodes a second.",
+}
+"""Documented tags; a `metrics` entry of a model_fn appears under its own name besides."""
+
+_COUNTER_OF_AXIS = {"global_timestep": "timestep", "global_step": "step"}
+
+
+def require_x_axis(hook: str, x_axis: str) -> str:
+    """`x_axis`, if there is one of that name.
+
+    Raises:
+      ValueError: it is neither "global_timestep" nor "global_step".
+    """
+    if x_axis not in _COUNTER_OF_AXIS:
+        raise ValueError(
+            f'{hook} takes x_axis="global_timestep" or x_axis="global_step"; got {x_axis!r}.'
+        )
+    return x_axis
+
+
+def write_scalars(
+    context: monitor.RunContext,
+    scalars: Mapping[str, float],
+    *,
+    x_axis: str = "global_timestep",
+) -> None:
+    """Writes one point for each tag at the context's present counter.
+
+    Args:
+      context: where to; nothing happens for a run without a `model_dir`.
+      scalars: floats by tag.
+      x_axis: "global_timestep" or "global_step".
+    """
+    writer = context.summary_writer
+    if writer is None or not scalars:
+        return
+    step = getattr(context, _COUNTER_OF_AXIS[x_axis])
+    with writer.as_default(step=step), tf.summary.record_if(True):
+        for tag, value in scalars.items():
+            tf.summary.scalar(tag, float(value))
+
+
+def write_hparams(
+    writer: tf.summary.SummaryWriter, params: Mapping[str, Any]
+) -> dict[str, bool | int | float | str]:
+    """Writes hyper-parameters for the HParams page of TensorBoard.
+
+    Nested mappings are flattened ("update.epochs"); what is neither bool, int, float nor str
+    (numpy scalars count as what they hold) is left out, since the page can show nothing else.
+
+    Args:
+      writer: the run's summary writer.
+      params: by name.
+
+    Returns:
+      What was written.
+
+    Example:
+      >>> writer = tf.summary.create_noop_writer()
+      >>> write_hparams(writer, {"learning_rate": 0.01, "net": {"units": 64}, "fn": print})
+      {'learning_rate': 0.01, 'net.units': 64}
+    """
+    # Importing the plugin takes a while, and few processes write hyper-parameters.
+    from tensorboard.plugins.hparams import api
+
+    flat = _flattened(params)
+    if flat:
+        with writer.as_default(step=0), tf.summary.record_if(True):
+            api.hparams(flat)
+    return flat
+
+
+def _flattened(params: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int | float | str]:
+    flat: dict[str, bool | int | float | str] = {}
+    for name, value in params.items():
+        if isinstance(value, Mapping):
+            flat.update(_flattened(value, f"{prefix}{name}."))
+            continue
+        value = value.item() if hasattr(value, "dtype") and hasattr(value, "item") else value
+        if isinstance(value, bool | int | float | str):
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+class SummarySaverHook(monitor.BaseMonitor):
+    """Writes episodes and metrics to TensorBoard.
+
+    Each time it writes a point for the means over the episodes that ended since the last time
+    (`episode/return`, `episode/length`, numeric `info` entries) and for each metric of the last
+    update under its own name; see `TAGS`. It also asks for the `tf.summary` calls inside the
+    model_fn, at the first update and at the one after each firing. Hyper-parameters are
+    written when the run begins. The first update, and what is left at the end, is written always.
+
+    Args:
+      every: how often.
+      x_axis: "global_timestep" or "global_step": what the points are drawn against. With
+        timesteps, runs of different batch sizes can be compared.
+
+    Raises:
+      TypeError: `every` is no `Every`.
+      ValueError: an unknown `x_axis`.
+
+    Example:
+      >>> hook = SummarySaverHook(monitor.Every(timesteps=10_000), x_axis="global_step")
+    """
+
+    def __init__(self, every: monitor.Every, *, x_axis: str = "global_timestep") -> None:
+        self._every = intervals.require_every("SummarySaverHook", every)
+        self._x_axis = require_x_axis("SummarySaverHook", x_axis)
+
+    def begin(self, context: monitor.RunContext) -> None:
+        """Starts the clock and writes the hyper-parameters."""
+        self._timer = self._every.timer(context)
+        self._means = episode_means.EpisodeMeans()
+        self._ask = True
+        self._metrics_written_at: int | None = None
+        if context.hyperparameters and context.summary_writer is not None:
+            write_hparams(context.summary_writer, context.hyperparameters)
+
+    def before_run(self, context: monitor.RunContext) -> None:
+        """Asks for the summaries of the model_fn."""
+        if self._ask:
+            context.request_summaries()
+            self._ask = False
+
+    def after_run(self, context: monitor.RunContext) -> None:
+        """Writes where it is time."""
+        if self._timer.due(context) or self._metrics_written_at is None:
+            self._write(context)
+
+    def after_episode(self, context: monitor.RunContext) -> None:
+        """Takes the episode in, and writes where it is time."""
+        for episode in context.episodes:
+            self._means.add(episode)
+        if self._timer.due(context):
+            self._write(context)
+
+    def end(self, context: monitor.RunContext) -> None:
+        """Writes what came since and brings it to the disk."""
+        self._write(context)
+        context.flush_summaries()
+
+    def _write(self, context: monitor.RunContext) -> None:
+        scalars = self._means.take()
+        # Between two updates the metrics are still those of the first: one point is enough.
+        if context.metrics and self._metrics_written_at != context.step:
+            self._metrics_written_at = context.step
+            scalars.update(context.metrics)
+        write_scalars(context, scalars, x_axis=self._x_axis)
+        self._ask = True

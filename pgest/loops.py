@@ -1,0 +1,221 @@
+"""The code that steps environments on the host: act, step, store, until the memory has a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from pgest import counters as counters_lib
+from pgest import environment_view, episodes
+from pgest import memory as memory_lib
+from pgest.tracing import acting
+
+EpisodeStatistics = episodes.EpisodeStatistics
+
+
+class HostLoop:
+    """Steps one view of environments and fills a memory, a timestep at a time.
+
+    It stays between two calls of `train` as long as the same environment is given, so an episode
+    under way goes on.
+
+    Args:
+      actor: the compiled acting program for this view.
+      view: the environments.
+      memory: where timesteps go; None keeps nothing, for evaluation.
+      counters: of the model, or counters of its own for evaluation.
+    """
+
+    def __init__(
+        self,
+        actor: acting.Actor,
+        view: environment_view.EnvironmentView,
+        memory: memory_lib.BatchMemory | None,
+        counters: counters_lib.Counters,
+    ):
+        self.actor = actor
+        self.view = view
+        self.memory = memory
+        self.counters = counters
+        self.batch_state: Any = ()
+        self.loss: float | None = None
+        self._rewards: list[float] = []
+        self._predicts_value = "value" in actor.outputs["predictions"]
+        self.done = np.zeros([view.num_envs], np.bool_)
+        self._reset = np.ones([view.num_envs], np.bool_)
+        self._state = actor.initial_state()
+        self._totals = np.zeros([view.num_envs])
+        self._lengths = np.zeros([view.num_envs], np.int64)
+        self._highest = np.full([view.num_envs], -np.inf)
+        self._lowest = np.full([view.num_envs], np.inf)
+
+    def step(self) -> environment_view.Transition:
+        """Takes one timestep in every environment and stores it; counters are the caller's."""
+        observation = self.view.observe()
+        mask = self.view.action_mask
+        reset = self._reset
+        if self.actor.recurrent and self.memory is not None and len(self.memory) == 0:
+            self.batch_state = self._state
+        acted = self.actor(observation, self.counters.timestep, mask, self._state, reset)
+        transition = self.view.step(acted.environment_action)
+        self._state = acted.policy_state
+        if self.memory is not None:
+            self._store(observation, mask, acted, transition, reset)
+        self._note(transition)
+        return transition
+
+    def ended(self, transition: environment_view.Transition) -> list[EpisodeStatistics]:
+        """Statistics of the episodes that ended with `transition`, and a fresh start for them."""
+        return [self._statistics(int(index), transition) for index in np.flatnonzero(self.done)]
+
+    def under_way(self) -> EpisodeStatistics:
+        """Statistics of the first environment's episode so far."""
+        return self._summarize(0, complete=False)
+
+    def collect(
+        self,
+        must_pause: Callable[[], bool],
+        episode_ended: Callable[[EpisodeStatistics], None],
+    ) -> None:
+        """Steps until `must_pause()` says so.
+
+        Args:
+          must_pause: asked before each timestep.
+          episode_ended: called once for each episode that ends.
+        """
+        counters = self.counters
+        while not must_pause():
+            transition = self.step()
+            counters.timestep += int(transition.acted.sum())
+            if self.done.any():
+                finished = self.ended(transition)
+                counters.episode += len(finished)
+                for statistics in finished:
+                    episode_ended(statistics)
+
+    def _store(
+        self,
+        observation: Any,
+        mask: Any,
+        acted: acting.Acted,
+        transition: environment_view.Transition,
+        reset: np.ndarray,
+    ) -> None:
+        values = {
+            "state": observation,
+            "action": acted.action,
+            "reward": transition.reward,
+            "terminated": transition.terminated,
+            "truncated": transition.truncated,
+            **acted.predictions,
+        }
+        if mask is not None:
+            values["action_mask"] = mask
+        if self.actor.recurrent:
+            values["reset"] = reset
+        everyone = bool(transition.acted.all())
+        self.memory.step_vector(values, None if everyone else transition.acted)
+        cut = self.memory.columns_to_cut()
+        if self._predicts_value:
+            truncated = transition.truncated & ~transition.terminated
+            truncated[cut] = True
+            if truncated.any():
+                self._bootstrap(np.flatnonzero(truncated), mask, acted.policy_state, transition)
+        if cut.size:
+            self.memory.cut(cut)
+
+    def _note(self, transition: environment_view.Transition) -> None:
+        """Adds a timestep to the statistics of the episodes under way."""
+        acted, rewards = transition.acted, transition.reward
+        self.done = np.logical_or(transition.terminated, transition.truncated)
+        if acted.all():
+            self._reset = self.done
+            self._totals += rewards
+            self._lengths += 1
+            if not self.view.is_vector:
+                self._rewards.append(float(rewards[0]))
+            np.maximum(self._highest, rewards, out=self._highest)
+            np.minimum(self._lowest, rewards, out=self._lowest)
+            return
+        # An environment that used the step to reset has its first observation still to come.
+        self._reset = np.where(acted, self.done, self._reset)
+        rows = np.flatnonzero(acted)
+        self._totals[rows] += rewards[rows]
+        self._lengths[rows] += 1
+        self._highest[rows] = np.maximum(self._highest[rows], rewards[rows])
+        self._lowest[rows] = np.minimum(self._lowest[rows], rewards[rows])
+
+    def _bootstrap(
+        self,
+        columns: np.ndarray,
+        mask: Any,
+        state: Any,
+        transition: environment_view.Transition,
+    ) -> None:
+        """Notes the value of the observation that follows, where the episode was only cut off."""
+        following = self.actor(
+            transition.next_observation,
+            self.counters.timestep,
+            mask,
+            state,
+            np.zeros_like(self._reset),
+        )
+        values = following.predictions["value"].reshape([self.view.num_envs])
+        self.memory.bootstrap(columns, values[columns])
+
+    def _statistics(
+        self, index: int, transition: environment_view.Transition
+    ) -> EpisodeStatistics:
+        statistics = self._summarize(
+            index,
+            complete=True,
+            terminated=bool(transition.terminated[index]),
+            truncated=bool(transition.truncated[index]),
+            info=dict(transition.infos.get(index, {})),
+        )
+        self._totals[index], self._lengths[index] = 0.0, 0
+        self._highest[index], self._lowest[index] = -np.inf, np.inf
+        self._rewards = []
+        return statistics
+
+    def _summarize(self, index: int, **known: Any) -> EpisodeStatistics:
+        total, length = float(self._totals[index]), int(self._lengths[index])
+        return EpisodeStatistics(
+            total=total,
+            length=length,
+            max=float(self._highest[index]),
+            min=float(self._lowest[index]),
+            avg=total / max(length, 1),
+            rewards=tuple(self._rewards),
+            loss=self.loss,
+            env_index=index,
+            **known,
+        )
+
+
+def play_episode(
+    loop: HostLoop,
+    must_pause: Callable[[], bool],
+    count_episode: Callable[[], None],
+    count_timestep: Callable[[], None],
+) -> EpisodeStatistics:
+    """Plays one environment's episode to its end, or to where acting has to pause.
+
+    Args:
+      loop: of one environment.
+      must_pause: asked before each timestep.
+      count_episode: called when the episode has ended.
+      count_timestep: called after each timestep.
+
+    Returns:
+      Statistics; `complete` is False where it was cut, and the next call goes on with it.
+    """
+    while not must_pause():
+        transition = loop.step()
+        count_timestep()
+        if loop.done[0]:
+            count_episode()
+            return loop.ended(transition)[0]
+    return loop.under_way()

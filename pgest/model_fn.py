@@ -1,0 +1,228 @@
+"""The contract between a user's model and the agent: modes, the spec, and how model_fn is called."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+
+class Modes(str, enum.Enum):
+    """What a call of model_fn is for.
+
+    * `TRAIN`: loss and `train_op` over a minibatch.
+    * `EVAL`: evaluation loss and `eval_metric_ops`.
+    * `PREDICT`: acting and serving; `labels` are None.
+    * `COLLECT`: exploring with a model that gives no `distribution`; `labels` are None.
+    """
+
+    TRAIN = "train"
+    EVAL = "eval"
+    PREDICT = "infer"
+    COLLECT = "collect"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+ACTING = (Modes.PREDICT, Modes.COLLECT)
+
+
+@dataclasses.dataclass(frozen=True)
+class EstimatorSpec:
+    """What model_fn returns: the ops and tensors of one mode, checked when made.
+
+    Attributes:
+      mode: the mode that model_fn was called with.
+      predictions: tensors by name, batch first; a single tensor is `{"results": tensor}`. Those
+        made while acting come back in `labels` under the same names (`value`, `log_prob`, ...).
+      loss: scalar to minimise (TRAIN) or to report (EVAL).
+      train_op: op, tensor or variable whose execution is one step (TRAIN).
+      eval_metric_ops: by name, a `tf_keras.metrics.Metric` that was updated, or a pair
+        (value tensor, update op).
+      export_outputs: further serving signatures, each a tensor or a dict of tensors.
+      training_chief_hooks: monitors for the chief's training alone.
+      training_hooks: monitors for training.
+      evaluation_hooks: monitors for evaluation.
+      prediction_hooks: monitors for prediction.
+      extra_ops: ops or tensors to run with each `train_op`.
+      distribution: the distribution over actions (TensorFlow Probability), batch first.
+      policy_state: a recurrent model's next state, a nest of tensors `[B, ...]`.
+      metrics: scalars by name, for hooks and TensorBoard.
+
+    Raises:
+      ValueError: the mode lacks what it needs, or the loss is no scalar.
+      TypeError: a field is of another type.
+
+    Example:
+
+    >>> spec = EstimatorSpec(Modes.EVAL, loss=tf.constant(1.0))
+    >>> spec.mode is Modes.EVAL
+    True
+    """
+
+    mode: Modes
+    predictions: Any = None
+    loss: tf.Tensor | None = None
+    train_op: Any = None
+    eval_metric_ops: Mapping[str, Any] | None = None
+    export_outputs: Mapping[str, Any] | None = None
+    training_chief_hooks: Sequence[Any] = ()
+    training_hooks: Sequence[Any] = ()
+    evaluation_hooks: Sequence[Any] = ()
+    prediction_hooks: Sequence[Any] = ()
+    extra_ops: Sequence[Any] = ()
+    distribution: Any = None
+    policy_state: Any = None
+    metrics: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            object.__setattr__(self, "mode", Modes(self.mode))
+        except ValueError as error:
+            raise ValueError(
+                f"EstimatorSpec got mode={self.mode!r}; expected one of "
+                f"{', '.join(f'Modes.{mode}' for mode in Modes)}."
+            ) from error
+        self._normalize_fields()
+        self._check_needs()
+        self._check_loss()
+
+    def _normalize_fields(self) -> None:
+        predictions = self.predictions
+        if predictions is None:
+            predictions = {}
+        elif not isinstance(predictions, Mapping):
+            predictions = {"results": predictions}
+        object.__setattr__(self, "predictions", dict(predictions))
+        for name in ("eval_metric_ops", "export_outputs", "metrics"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, Mapping):
+                raise TypeError(
+                    f"EstimatorSpec.{name} is {type(value).__name__}; expected a dict by name."
+                )
+            object.__setattr__(self, name, dict(value or {}))
+        for name in (
+            "training_chief_hooks",
+            "training_hooks",
+            "evaluation_hooks",
+            "prediction_hooks",
+            "extra_ops",
+        ):
+            object.__setattr__(self, name, tuple(getattr(self, name) or ()))
+
+    def _check_needs(self) -> None:
+        missing = []
+        if self.mode is Modes.TRAIN:
+            missing = [name for name in ("loss", "train_op") if getattr(self, name) is None]
+        elif self.mode is Modes.EVAL and self.loss is None:
+            missing = ["loss"]
+        elif self.mode in ACTING and self.distribution is None:
+            if "results" not in self.predictions:
+                missing = ["distribution (or predictions['results'], the actions)"]
+        if missing:
+            raise ValueError(
+                f"EstimatorSpec for Modes.{self.mode} lacks {' and '.join(missing)}: pass "
+                f"{'it' if len(missing) == 1 else 'them'} when model_fn is called with this mode."
+            )
+        for method in ("sample", "log_prob"):
+            if self.distribution is not None and not hasattr(self.distribution, method):
+                raise TypeError(
+                    f"EstimatorSpec.distribution is {type(self.distribution).__name__}, which has "
+                    f"no `{method}`; expected a distribution of TensorFlow Probability."
+                )
+
+    def _check_loss(self) -> None:
+        if self.loss is None:
+            return
+        loss = tf.convert_to_tensor(self.loss)
+        if loss.shape.rank not in (0, None) and loss.shape.num_elements() != 1:
+            raise ValueError(
+                f"EstimatorSpec.loss has shape {loss.shape}; expected a scalar. Reduce it, for "
+                "example with tf.reduce_mean."
+            )
+        if not loss.dtype.is_floating:
+            raise ValueError(f"EstimatorSpec.loss is {loss.dtype.name}; expected a float.")
+        object.__setattr__(self, "loss", tf.reshape(loss, []))
+
+
+_OPTIONAL = ("mode", "params", "config", "model_dir")
+
+
+class ModelFn:
+    """A user's model_fn with its arguments found by name, as Estimator finds them.
+
+    Args:
+      model_fn: function, bound method, `functools.partial` or object with `__call__`; takes
+        `features` and `labels`, and any of `mode`, `params`, `config`, `model_dir`.
+      params: hyper-parameters to pass on, or None.
+
+    Raises:
+      ValueError: an argument is missing or unknown, or params were given and it takes none.
+      TypeError: it cannot be called.
+    """
+
+    def __init__(self, model_fn: Callable[..., EstimatorSpec], params: Mapping[str, Any] | None):
+        if not callable(model_fn):
+            raise TypeError(
+                f"model_fn is {type(model_fn).__name__}, which cannot be called; expected "
+                "model_fn(features, labels, mode, params)."
+            )
+        self._model_fn = model_fn
+        self.name = getattr(model_fn, "__name__", type(model_fn).__name__)
+        parameters = inspect.signature(model_fn).parameters
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        names = {name for name, p in parameters.items() if p.kind not in (p.VAR_KEYWORD,)}
+        bound = getattr(model_fn, "keywords", {})  # of a functools.partial
+        for name in ("features", "labels"):
+            if name not in names and not takes_any:
+                raise ValueError(
+                    f"model_fn {self.name} takes ({', '.join(parameters)}) and lacks `{name}`; "
+                    "expected model_fn(features, labels[, mode[, params[, config[, model_dir]]]])."
+                )
+        unknown = [
+            name
+            for name, p in parameters.items()
+            if name not in ("features", "labels", *_OPTIONAL)
+            and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+            and p.default is p.empty
+            and name not in bound
+        ]
+        if unknown:
+            raise ValueError(
+                f"model_fn {self.name} takes {', '.join(f'`{n}`' for n in unknown)}, which the "
+                "agent does not know; expected any of features, labels, mode, params, config, "
+                "model_dir. Bind others with functools.partial."
+            )
+        if params and "params" not in names and not takes_any:
+            raise ValueError(
+                f"params {sorted(params)} were given, but model_fn {self.name} does not take "
+                "`params`: add the argument, or do not pass params."
+            )
+        self._wanted = [
+            name for name in _OPTIONAL if (name in names and name not in bound) or takes_any
+        ]
+
+    def __call__(
+        self, features: Any, labels: Any, mode: Modes, **context: Any
+    ) -> EstimatorSpec:
+        """Calls the user's function and checks that it returned a spec of this mode."""
+        known = {"mode": mode, **context}
+        spec = self._model_fn(
+            features=features, labels=labels, **{name: known.get(name) for name in self._wanted}
+        )
+        if not isinstance(spec, EstimatorSpec):
+            raise TypeError(
+                f"model_fn {self.name} returned {type(spec).__name__} for Modes.{mode}; expected "
+                "an EstimatorSpec."
+            )
+        if spec.mode is not mode:
+            raise ValueError(
+                f"model_fn {self.name} was called with Modes.{mode} and returned an EstimatorSpec "
+                f"of Modes.{spec.mode}: pass on the mode that it was given."
+            )
+        return spec

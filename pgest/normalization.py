@@ -1,0 +1,240 @@
+"""Running means and variances as model state: normalised observations and scaled rewards.
+
+The statistics are variables made inside the model_fn, so they are shared between modes, saved with
+every checkpoint and part of every export. Reading them never changes them: `update` is an op of its
+own, for TRAIN alone, so evaluation and serving see them frozen.
+
+An update belongs beside the optimiser's step (`tf.group(train_op, update)`), not before the loss:
+the minibatch is judged with the statistics that acted. With several epochs over a batch every epoch
+counts the batch again, which leaves mean and variance as they are, but lets the statistics settle
+faster than the count of different observations says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+import tensorflow as tf
+
+from pgest import returns
+
+spaces = gymnasium.spaces
+
+_EPSILON = 1e-8
+
+
+class RunningMoments:
+    """Mean, variance and count of all rows ever given to `update`, as three variables.
+
+    Batches are merged by the parallel formula of Chan, Golub & LeVeque 1979 (of which Welford 1962
+    is the case of one row), whatever their sizes: the result is the population variance of all rows
+    together, within rounding.
+
+    Args:
+        shape: of a row.
+        name: prefix of the variables, `{name}_mean`, `{name}_variance`, `{name}_count`.
+
+    >>> moments = RunningMoments([])
+    >>> _ = moments.update(tf.constant([1., 2.])), moments.update(tf.constant([6.]))
+    >>> float(moments.mean), round(float(moments.variance), 4), int(moments.count)
+    (3.0, 4.6667, 3)
+    """
+
+    def __init__(self, shape: Any, *, name: str = "moments"):
+        self.shape = tf.TensorShape(shape)
+        self.mean = _state(np.zeros(self.shape, np.float32), f"{name}_mean")
+        self.variance = _state(np.ones(self.shape, np.float32), f"{name}_variance")
+        # An int64 still counts where a float32 has stopped to, at 16.8 million.
+        self.count = _state(np.zeros([], np.int64), f"{name}_count")
+
+    def update(self, rows: tf.Tensor) -> tf.Operation:
+        """Merges a batch in.
+
+        Args:
+            rows: `[..., *shape]`, any leading axes, at least one row.
+
+        Returns:
+            An op that has run when the three variables are new; `None` where TensorFlow runs
+            eagerly.
+
+        Raises:
+            ValueError: the last axes are not `shape`.
+        """
+        rows = tf.cast(rows, tf.float32)
+        leading = rows.shape.rank - self.shape.rank
+        if leading < 1 or not rows.shape[leading:].is_compatible_with(self.shape):
+            raise ValueError(
+                f"RunningMoments of rows {self.shape} got {rows.shape}; expected the rows' shape "
+                "behind one leading axis at least."
+            )
+        axes = list(range(leading))
+        added = tf.reduce_prod(tf.shape(rows, out_type=tf.int64)[:leading])
+        count = self.count.read_value() + added
+        weight = tf.cast(tf.cast(added, tf.float64) / tf.cast(count, tf.float64), tf.float32)
+        added_mean, added_variance = tf.nn.moments(rows, axes)
+        mean, variance = self.mean.read_value(), self.variance.read_value()
+        difference = added_mean - mean
+        # Weighted by shares of the count, not by counts: sums of squares would outgrow float32.
+        merged = variance + weight * (added_variance - variance)
+        merged += weight * (1.0 - weight) * tf.square(difference)
+        return tf.group(
+            self.mean.assign(mean + weight * difference),
+            self.variance.assign(merged),
+            self.count.assign(count),
+        )
+
+
+class ObservationNormalizer:
+    """Observations with mean 0 and variance 1, clipped: the Boxes of floats in a nest.
+
+    All else passes unchanged.
+    Made inside a model_fn, in every mode (Huang et al. 2022, details of continuous actions 5 and
+    6):
+
+        normalizer = normalization.ObservationNormalizer(space)
+        observation = normalizer(features["state"])
+        ...
+        train_op = tf.group(pgest.minimize(loss, optimizer), normalizer.update(features["state"]))
+
+    Args:
+        space: the observation space.
+        clip: normalised values stay within +-clip.
+        name: prefix of the variables' names.
+
+    >>> normalizer = ObservationNormalizer(gymnasium.spaces.Box(-9, 9, (1,)))
+    >>> _ = normalizer.update(tf.constant([[1.], [3.]]))
+    >>> normalizer(tf.constant([[3.]])).numpy().tolist()
+    [[1.0]]
+    """
+
+    def __init__(self, space: gymnasium.Space, *, clip: float = 10.0, name: str = "observation"):
+        if not clip > 0:
+            raise ValueError(f"ObservationNormalizer: clip must be positive, got {clip!r}.")
+        self._clip = clip
+        self._moments = _moments(space, name)
+
+    def __call__(self, observation: Any) -> Any:
+        """Normalises with the statistics as they are.
+
+        Args:
+            observation: a nest like the space, `[..., *shape]`.
+
+        Returns:
+            The same nest; Boxes of floats as float32.
+        """
+        return _map(self._normalize, self._moments, observation)
+
+    def update(self, observation: Any) -> tf.Operation:
+        """Merges observations in; see `RunningMoments.update`.
+
+        Args:
+            observation: a nest like the space, `[..., *shape]`, not normalised.
+        """
+        updates: list[tf.Operation] = []
+
+        def merge(moments: RunningMoments, part: tf.Tensor) -> tf.Tensor:
+            updates.append(moments.update(part))
+            return part
+
+        _map(merge, self._moments, observation)
+        return tf.group(*[update for update in updates if update is not None])
+
+    def _normalize(self, moments: RunningMoments, part: tf.Tensor) -> tf.Tensor:
+        deviation = tf.sqrt(moments.variance + _EPSILON)
+        normalized = (tf.cast(part, tf.float32) - moments.mean) / deviation
+        return tf.clip_by_value(normalized, -self._clip, self._clip)
+
+
+class RewardScaler:
+    """Rewards divided by the standard deviation of the running discounted return, clipped.
+
+    `R[t] = r[t] + discount * R[t - 1]`, from 0 at every episode's start, as Stable-Baselines3's
+    `VecNormalize`: the mean stays in, so the sign of a reward does. After an update on the same
+    rewards its statistics are VecNormalize's to rounding; that one scales each reward by the
+    statistics up to its own time, this one a batch by those of all.
+
+    Args:
+        num_envs: B; the running returns are carried from batch to batch.
+        discount: of the running return.
+        clip: scaled rewards stay within +-clip.
+        name: prefix of the variables' names.
+
+    >>> scaler = RewardScaler(1, discount=0.5)
+    >>> _ = scaler.update(tf.constant([[2.], [1.]]), tf.constant([[False], [True]]))
+    >>> float(scaler.moments.mean), scaler.running_return.numpy().tolist()
+    (2.0, [0.0])
+    """
+
+    def __init__(
+        self,
+        num_envs: int,
+        *,
+        discount: float,
+        clip: float = 10.0,
+        name: str = "reward",
+    ):
+        self._discount = discount
+        self._clip = clip
+        self.moments = RunningMoments([], name=name)
+        self.running_return = _state(np.zeros([num_envs], np.float32), f"{name}_running_return")
+
+    def __call__(self, rewards: tf.Tensor) -> tf.Tensor:
+        """Scales rewards with the statistics as they are.
+
+        Args:
+            rewards: any shape.
+
+        Returns:
+            float32, the same shape.
+        """
+        scaled = tf.cast(rewards, tf.float32) / tf.sqrt(self.moments.variance + _EPSILON)
+        return tf.clip_by_value(scaled, -self._clip, self._clip)
+
+    def update(self, rewards: tf.Tensor, ended: tf.Tensor) -> tf.Operation:
+        """Merges a batch's running returns in.
+
+        Args:
+            rewards: `[T, B]`, not scaled; the batch follows the last one.
+            ended: bool `[T, B]`: terminated or truncated after this reward.
+
+        Returns:
+            See `RunningMoments.update`.
+        """
+        rewards = tf.cast(rewards, tf.float32)
+        started = tf.concat([tf.zeros_like(ended[:1]), ended[:-1]], axis=0)
+        factor = self._discount * tf.cast(~tf.cast(started, tf.bool), tf.float32)
+        carried = factor[:1] * self.running_return.read_value()
+        offset = tf.concat([rewards[:1] + carried, rewards[1:]], axis=0)
+        running = returns.linear_recurrence(offset, factor, reverse=False)
+        last = tf.where(ended[-1], tf.zeros_like(running[-1]), running[-1])
+        merged = self.moments.update(running)
+        assigned = self.running_return.assign(last)
+        return tf.group(*[op for op in (merged, assigned) if op is not None])
+
+
+def _state(initial: np.ndarray, name: str) -> tf.Variable:
+    return tf.Variable(initial, trainable=False, name=name)
+
+
+def _moments(space: gymnasium.Space, name: str) -> Any:
+    """A nest like the space of RunningMoments, None where nothing is to be normalised."""
+    if isinstance(space, spaces.Dict):
+        return {key: _moments(child, f"{name}_{key}") for key, child in space.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple(_moments(child, f"{name}_{i}") for i, child in enumerate(space.spaces))
+    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
+        return RunningMoments(space.shape, name=name)
+    return None
+
+
+def _map(function: Callable[[RunningMoments, tf.Tensor], Any], moments: Any, nest: Any) -> Any:
+    """Applies to the parts that have moments; tf.nest would take a None for a leaf of its own."""
+    if isinstance(moments, dict):
+        return {key: _map(function, child, nest[key]) for key, child in moments.items()}
+    if isinstance(moments, tuple):
+        pairs = zip(moments, nest, strict=True)
+        return tuple(_map(function, child, part) for child, part in pairs)
+    return nest if moments is None else function(moments, nest)

@@ -1,0 +1,86 @@
+"""How a run is carried out: where it writes, how often, and from which seed."""
+
+from __future__ import annotations
+
+import dataclasses
+import numbers
+import os
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Settings of a run; change one with `dataclasses.replace(config, ...)`.
+
+    Attributes:
+      model_dir: directory of checkpoints, TensorBoard files and exports; None writes nothing.
+      tf_random_seed: seeds initial weights, sampling, minibatches and environments. Two runs of
+        one seed on one machine end in bit-equal weights. None draws a seed.
+      save_checkpoints_steps: a checkpoint every so many steps.
+      save_checkpoints_secs: a checkpoint every so many seconds; 600 where no other is given.
+      save_checkpoints_episodes: a checkpoint every so many episodes.
+      keep_checkpoint_max: how many checkpoints are kept; None or 0 keeps all.
+      keep_checkpoint_every_n_hours: one checkpoint in so many hours is kept for ever.
+      save_summary_steps: TensorBoard is written every so many steps; 0 or None never.
+      log_step_count_steps: speed is logged every so many steps; 0 or None never.
+      jit_compile: "auto" compiles with XLA what has a static shape and falls back, with one
+        warning, where XLA refuses; True raises instead; False never compiles.
+      iterations_per_loop: with an in-graph environment, how many iterations (collect and
+        update) one call of the compiled program runs.
+
+    Raises:
+      ValueError: a value is out of range, or two of `save_checkpoints_*` are given.
+      TypeError: a value is of another type.
+
+    Example:
+
+    >>> RunConfig(tf_random_seed=1).keep_checkpoint_max
+    5
+    """
+
+    model_dir: str | os.PathLike[str] | None = None
+    tf_random_seed: int | None = None
+    save_checkpoints_steps: int | None = None
+    save_checkpoints_secs: float | None = None
+    save_checkpoints_episodes: int | None = None
+    keep_checkpoint_max: int | None = 5
+    keep_checkpoint_every_n_hours: float = 10000.0
+    save_summary_steps: int | None = 100
+    log_step_count_steps: int | None = 100
+    jit_compile: bool | str = "auto"
+    iterations_per_loop: int = 1
+
+    def __post_init__(self) -> None:
+        clocks = ("save_checkpoints_steps", "save_checkpoints_secs", "save_checkpoints_episodes")
+        given = [name for name in clocks if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(
+                f"RunConfig got {' and '.join(given)}: give one of them, or add a "
+                "CheckpointSaverHook for each."
+            )
+        for name in (*clocks, "keep_checkpoint_every_n_hours", "iterations_per_loop"):
+            _check_number(name, getattr(self, name), smallest=1e-9)
+        for name in ("keep_checkpoint_max", "save_summary_steps", "log_step_count_steps"):
+            _check_number(name, getattr(self, name), smallest=0)
+        seed = self.tf_random_seed
+        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, numbers.Integral)):
+            raise TypeError(f"RunConfig.tf_random_seed is {seed!r}; expected an integer or None.")
+        if seed is not None and not 0 <= int(seed) < 2**31:
+            raise ValueError(f"RunConfig.tf_random_seed is {seed}; expected 0 <= seed < 2**31.")
+        if self.jit_compile not in (True, False, "auto"):
+            raise ValueError(
+                f"RunConfig.jit_compile is {self.jit_compile!r}; expected 'auto', True or False."
+            )
+
+
+def _check_number(name: str, value: object, smallest: float) -> None:
+    """Raises unless `value` is None or a number of at least `smallest`; integers where counted."""
+    if value is None:
+        return
+    fractions = name in ("save_checkpoints_secs", "keep_checkpoint_every_n_hours")
+    kind = numbers.Real if fractions else numbers.Integral
+    if isinstance(value, bool) or not isinstance(value, kind):
+        wanted = "a number" if fractions else "an integer"
+        raise TypeError(f"RunConfig.{name} is {value!r}; expected {wanted}.")
+    if value < smallest:  # type: ignore[operator]
+        wanted = "0 or more" if smallest == 0 else "more than 0"
+        raise ValueError(f"RunConfig.{name} is {value}; expected {wanted}.")

@@ -1,0 +1,1 @@
+"""Policies on the disk: saving, asynchronous saving, triggers, the training hook, loading."""

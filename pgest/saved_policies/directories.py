@@ -1,0 +1,218 @@
+"""Directories that appear complete or not at all.
+
+A directory is written under a hidden name beside its final one, brought to the disk, and renamed.
+Whoever looks for the final name sees nothing, the earlier one, or the new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import itertools
+import os
+import re
+import shutil
+import socket
+import zlib
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+CHECKPOINTS = "checkpoints"
+_CHECKPOINT_NAME = "policy_checkpoint_%010d"
+_CHECKPOINT_PATTERN = re.compile(r"policy_checkpoint_(\d+)")
+_STAGING_PATTERN = re.compile(r"\..+\.writing-([0-9a-f]{8})-(\d+)-\d+")
+
+# What an export consists of; a directory with anything else in it is never replaced as a whole.
+EXPORT_NAMES = frozenset(
+    {
+        "saved_model.pb",
+        "fingerprint.pb",
+        "assets",
+        "assets.extra",
+        "variables",
+        "policy_specs.pbtxt",
+        "policy.json",
+    }
+)
+
+_HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"
+_numbers = itertools.count()
+_RENAME_EXCHANGE = 2
+_AT_FDCWD = -100
+
+
+def checkpoint_name(step: int) -> str:
+    """The name of the checkpoint of a step.
+
+    >>> checkpoint_name(42)
+    'policy_checkpoint_0000000042'
+    """
+    return _CHECKPOINT_NAME % step
+
+
+def checkpoint_steps(directory: str | os.PathLike[str]) -> dict[int, str]:
+    """The complete checkpoints in a directory, oldest step first: step to path."""
+    try:
+        names = os.listdir(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    found = {}
+    for name in names:
+        match = _CHECKPOINT_PATTERN.fullmatch(name)
+        path = os.path.join(directory, name)
+        if match and os.path.exists(os.path.join(path, "variables", "variables.index")):
+            found[int(match[1])] = path
+    return dict(sorted(found.items()))
+
+
+def step_in_name(path: str | os.PathLike[str]) -> int | None:
+    """The step at the end of a checkpoint's path; None where there is none.
+
+    >>> step_in_name("runs/checkpoint_00100/"), step_in_name("runs/checkpoint")
+    (100, None)
+    """
+    last = os.path.basename(os.path.normpath(os.fspath(path))).rpartition("_")[2]
+    return int(last) if last.isdecimal() else None
+
+
+@contextlib.contextmanager
+def appearing(directory: str | os.PathLike[str]) -> Iterator[str]:
+    """Gives a hidden directory to write into; on a regular exit it takes the final name.
+
+    An earlier export or checkpoint of that name is replaced in one operation of the file system
+    where the system can exchange two names (Linux), else in two. Where anything fails, the final
+    name is as it was and the hidden directory is gone.
+
+    Raises:
+      tf.errors.FailedPreconditionError: the path is a file.
+      OSError: the file system refuses; a full disk and missing permissions among it.
+    """
+    final = os.path.abspath(os.fspath(directory))
+    if os.path.exists(final) and not os.path.isdir(final):
+        raise tf.errors.FailedPreconditionError(
+            None, None, f"export_dir {final!r} is a file; give a directory to write into."
+        )
+    parent, name = os.path.split(final)
+    os.makedirs(parent, exist_ok=True)
+    staging = os.path.join(parent, f".{name}.writing-{_HOST}-{os.getpid()}-{next(_numbers)}")
+    os.mkdir(staging)
+    try:
+        yield staging
+        bring_to_disk(staging)
+        _publish(staging, final)
+        _sync(parent)
+    finally:
+        # Gone already unless something failed, or the name was exchanged with an earlier export.
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def remove(directory: str) -> None:
+    """Removes a directory so that no reader sees a part of it under its own name."""
+    parent, name = os.path.split(os.path.abspath(directory))
+    hidden = os.path.join(parent, f".{name}.writing-{_HOST}-{os.getpid()}-{next(_numbers)}")
+    os.rename(directory, hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
+
+
+def remove_leftovers(directory: str | os.PathLike[str]) -> None:
+    """Removes what writers of this machine left behind in a directory when they were killed."""
+    try:
+        names = os.listdir(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for name in names:
+        match = _STAGING_PATTERN.fullmatch(name)
+        if match and match[1] == _HOST and not _is_running(int(match[2])):
+            shutil.rmtree(os.path.join(directory, name), ignore_errors=True)
+
+
+def bring_to_disk(directory: str) -> None:
+    """Asks the system to write every file and directory below (and with) `directory` now."""
+    for path, _, files in os.walk(directory, topdown=False):
+        for file in files:
+            _sync(os.path.join(path, file))
+        _sync(path)
+
+
+def write_file(path: str, content: str | bytes) -> None:
+    """Writes a file under a temporary name and renames it."""
+    temporary = f"{path}_temp"
+    with open(temporary, "wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+    os.replace(temporary, path)
+
+
+def _publish(staging: str, final: str) -> None:
+    if not os.path.isdir(final) or not os.listdir(final):
+        os.rename(staging, final)
+    elif set(os.listdir(final)) <= EXPORT_NAMES and os.getcwd() != final:
+        _replace(staging, final)
+    else:
+        _merge(staging, final)
+
+
+def _replace(staging: str, final: str) -> None:
+    """Puts `staging` in the place of `final`; the earlier one is left under the hidden name."""
+    if _exchange(staging, final):
+        return
+    earlier = f"{staging}-earlier"
+    os.rename(final, earlier)
+    try:
+        os.rename(staging, final)
+    except OSError:
+        os.rename(earlier, final)
+        raise
+    shutil.rmtree(earlier, ignore_errors=True)
+
+
+def _exchange(first: str, second: str) -> bool:
+    """Exchanges two names in one operation; False where the system does not know how."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError, TypeError):
+        return False
+    arguments = (_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE)
+    return rename(*arguments) == 0
+
+
+def _merge(staging: str, final: str) -> None:
+    """Puts an export among files that are not ours; the marker goes first and comes last."""
+    marker = "policy_specs.pbtxt"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(os.path.join(final, marker))
+    for path, _, files in os.walk(staging):
+        target = os.path.join(final, os.path.relpath(path, staging))
+        os.makedirs(target, exist_ok=True)
+        for file in files:
+            if file != marker:
+                os.replace(os.path.join(path, file), os.path.join(target, file))
+    if os.path.exists(os.path.join(staging, marker)):
+        os.replace(os.path.join(staging, marker), os.path.join(final, marker))
+    bring_to_disk(final)
+
+
+def _sync(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def remove_files(path: str) -> None:
+    """Removes a file or a directory, if it is there."""
+    if os.path.isdir(path):
+        shutil.rmtree(path)
+    elif os.path.exists(path):
+        os.unlink(path)

@@ -1,0 +1,445 @@
+"""`PolicySaver`: a policy as a SavedModel, and checkpoints that update it."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import operator
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from pgest import nests, specs
+from pgest.saved_policies import (
+    directories,
+    policy_functions,
+    portable_signatures,
+    signature_functions,
+    snapshots,
+    specs_proto,
+)
+from pgest.tf_policies import TFPolicy
+from pgest.time_steps import PolicyStep
+
+DESCRIPTION_FILE = "policy.json"
+
+Path = str | os.PathLike[str]
+
+
+class PolicySaver:
+    """Saves a `TFPolicy` as a SavedModel that TensorFlow loads without pgest.
+
+    All functions are traced when the saver is made; the saver holds the policy's live variables,
+    so one saver made before training serves every later save. The SavedModel has the attributes
+    `action(time_step, policy_state=(), seed=None)`, `distribution(time_step, policy_state=())`,
+    `get_initial_state(batch_size)`, `get_train_step()`, `get_metadata()`, `model_variables`,
+    `train_step` and `metadata`, and the flat signatures `action`, `get_initial_state`,
+    `get_train_step` and `get_metadata`.
+
+    A loaded `action` without `seed` samples afresh in every call and every process; with one
+    (int32 `[2]`) it is a function of its arguments.
+
+    A SavedModel is a program: load only what comes from someone you trust.
+
+    Args:
+      policy: the policy.
+      batch_size: the batch size that the export works with; None for any.
+      use_nest_path_signatures: whether flat names come from the structure of the specs
+        ("0/observation"); else the specs' own names are used, which must be there and unique.
+      seed: int that fixes the sequence of actions that a loaded `action` samples without a seed of
+        its own; for tests.
+      train_step: `tf.Variable` whose value is saved; -1 is saved if None.
+      input_fn_and_spec: (function, specs); `action` and `distribution` then take one argument of
+        these specs, which the function turns into (time_step, policy_state).
+      metadata: `tf.Variable`s by name, saved along.
+      portable: no tensorflow-probability type in the file: `distribution` gives a dict of
+        parameters, and there are the signatures of `portable_signatures` as well.
+
+    Raises:
+      TypeError: `policy` is no `TFPolicy`, or one that cannot be saved; `metadata` is no dict of
+        `tf.Variable`s.
+      ValueError: `batch_size` is neither None nor a positive int; `train_step` is no variable;
+        names are missing or collide; `input_fn_and_spec` does not give what the policy takes.
+
+    Example:
+
+        saver = PolicySaver(agent.collect_policy, train_step=agent.global_step)
+        saver.save("exports/policy")
+        ...
+        saver.save_checkpoint("exports/checkpoints/policy_checkpoint_0000000100")
+    """
+
+    def __init__(  # noqa: PLR0913 - the signature is TF-Agents'
+        self,
+        policy: TFPolicy,
+        batch_size: int | None = None,
+        use_nest_path_signatures: bool = True,
+        seed: int | None = None,
+        train_step: tf.Variable | None = None,
+        input_fn_and_spec: policy_functions.InputFn | None = None,
+        metadata: Mapping[str, tf.Variable] | None = None,
+        *,
+        portable: bool = False,
+    ) -> None:
+        if not isinstance(policy, TFPolicy):
+            raise TypeError(
+                f"policy is not a TFPolicy.  Saw: {type(policy)}; give agent.policy or "
+                "agent.collect_policy."
+            )
+        if policy.export_obstacle is not None:
+            raise TypeError(policy.export_obstacle)
+        self._batch_size = _checked_batch_size(batch_size)
+        self._metadata = _checked_metadata(metadata)
+        self._train_step = _checked_train_step(train_step)
+        self._portable = portable
+        self._seed = seed
+        self._lock = threading.RLock()
+        self._graph_file: bytes | None = None
+        self._name_specs(policy, use_nest_path_signatures, input_fn_and_spec)
+        self._specs_text = specs_proto.to_text(
+            {
+                "collect_data_spec": policy.collect_data_spec,
+                "policy_state_spec": policy_functions.plain_state(policy.policy_state_spec),
+            }
+        )
+        self._functions = policy_functions.PolicyFunctions(
+            policy,
+            batch_size=self._batch_size,
+            seed=seed,
+            input_fn_and_spec=input_fn_and_spec,
+            as_parameters=portable,
+        )
+        self._variables = self._functions.variables()
+        self._signatures = self._flat_signatures(policy)
+        self._module = self._exported_module()
+
+    @property
+    def policy(self) -> tf.Module:
+        """The module that is saved: what a loaded SavedModel looks like."""
+        return self._module
+
+    @property
+    def signatures(self) -> dict[str, Any]:
+        """The flat signatures, as traced `tf.function`s by name."""
+        return dict(self._signatures)
+
+    @property
+    def action_input_spec(self) -> tuple[nests.Nest, ...]:
+        """Specs of the inputs of `action`: (time_step_spec, policy_state_spec), or (spec,)."""
+        return self._action_input_spec
+
+    @property
+    def policy_step_spec(self) -> PolicyStep:
+        """Specs of the output of `action`."""
+        return self._policy_step_spec
+
+    @property
+    def policy_state_spec(self) -> nests.Nest:
+        """Specs of the output of `get_initial_state`."""
+        return self._policy_state_spec
+
+    @property
+    def variables(self) -> Sequence[tf.Variable]:
+        """The variables that are saved as `model_variables`, in this order."""
+        return tuple(self._variables)
+
+    @property
+    def architecture(self) -> str:
+        """A fingerprint of what the policy computes; the weights do not count."""
+        return policy_functions.digest(self._functions.concrete_action)
+
+    def get_train_step(self) -> np.ndarray:
+        """The present train step, a numpy integer."""
+        return self._train_step.numpy()
+
+    def get_metadata(self) -> dict[str, np.ndarray]:
+        """The present metadata, numpy values by name."""
+        return snapshots.as_numpy(self._metadata)
+
+    def register_function(
+        self,
+        name: str,
+        fn: Callable[[Any], Any],
+        input_spec: nests.Nest,
+        outer_dims: Sequence[int | None] = (None,),
+    ) -> None:
+        """Adds a function of one (nested) argument as an attribute of the SavedModel.
+
+        Args:
+          name: the attribute.
+          fn: Python function or `tf.function`.
+          input_spec: nest of specs of its argument.
+          outer_dims: axes in front of every spec.
+
+        Raises:
+          ValueError: there is an attribute of that name.
+        """
+        self._check_free(name)
+        spec = specs.add_outer_dims(specs.from_spec(input_spec), outer_dims)
+        function = tf.function(fn)
+        concrete = function.get_concrete_function(
+            tf.nest.map_structure(lambda leaf: tf.TensorSpec(leaf.shape, leaf.dtype), spec)
+        )
+        self._register(name, function, concrete.variables, None)
+
+    def register_concrete_function(self, name: str, fn: Any, assets: Any = None) -> None:
+        """Adds a function that was traced already as an attribute of the SavedModel.
+
+        Args:
+          name: the attribute. `name__variables_0` and so on hold the variables that `fn` uses.
+          fn: a traced `tf.function`, or a concrete function. Of a `tf.function` only variables
+            are found that it reaches by its closure, its globals or its object.
+          assets: trackable objects (such as `tf.saved_model.Asset`) that `fn` needs, as
+            `name__assets`.
+
+        Raises:
+          ValueError: there is an attribute of that name, or `fn` was never traced.
+          TypeError: `fn` is a plain Python function.
+        """
+        self._check_free(name)
+        if isinstance(fn, tf.types.experimental.ConcreteFunction):
+            variables = list(fn.variables)
+        elif isinstance(fn, tf.types.experimental.GenericFunction):
+            if fn.experimental_get_tracing_count() == 0:
+                raise ValueError(
+                    f"{name}: got a tf.function that was never traced, expected one with a trace; "
+                    "call it, or its get_concrete_function, before."
+                )
+            variables = _variables_in_reach(fn.python_function)
+        else:
+            raise TypeError(
+                f"{name}: got {fn!r} of type {type(fn).__name__}, expected a traced tf.function; "
+                "register_function takes Python functions."
+            )
+        self._register(name, fn, variables, assets)
+
+    def save(
+        self, export_dir: Path, options: tf.saved_model.SaveOptions | None = None
+    ) -> None:
+        """Saves the policy as a SavedModel; the directory appears complete or not at all.
+
+        Args:
+          export_dir: the directory; an earlier export in it is replaced.
+          options: for `tf.saved_model.save`.
+
+        Raises:
+          tf.errors.FailedPreconditionError: `export_dir` is a file.
+          OSError, tf.errors.OpError: the file system refuses; an earlier export is untouched.
+        """
+        with self._lock, directories.appearing(export_dir) as staging:
+            self._write_saved_model(staging, options)
+            self._write_companions(staging)
+
+    def save_checkpoint(
+        self, export_dir: Path, options: tf.train.CheckpointOptions | None = None
+    ) -> None:
+        """Saves the variables, to update a loaded policy with (or to complete a graph with).
+
+        Args:
+          export_dir: the directory; `variables/variables.*` are written in it.
+          options: for `tf.train.Checkpoint.write`.
+
+        Raises: as `save`.
+        """
+        snapshots.write_checkpoint(self.snapshot(), export_dir, options)
+
+    def snapshot(self, values: Mapping[int, tf.Variable] | None = None) -> snapshots.Snapshot:
+        """The present values; see `snapshots.take`. `write` and others save them later."""
+        return snapshots.take(self._variables, self._train_step, self._metadata, values)
+
+    def write(
+        self,
+        snapshot: snapshots.Snapshot,
+        export_dir: Path,
+        options: tf.saved_model.SaveOptions | None = None,
+    ) -> None:
+        """As `save`, with the values of a snapshot, from any thread."""
+        with self._lock, directories.appearing(export_dir) as staging:
+            if self._graph_file is None or options is not None:
+                self._write_saved_model(staging, options)
+                directories.remove_files(os.path.join(staging, "variables"))
+                directories.remove_files(os.path.join(staging, "fingerprint.pb"))
+            else:
+                # The graph does not change between saves; only its variables do.
+                directories.write_file(os.path.join(staging, "saved_model.pb"), self._graph_file)
+                os.mkdir(os.path.join(staging, "assets"))
+            snapshots.write_variables(snapshot, staging)
+            self._write_companions(staging)
+
+    def share_variables(self, variables: Sequence[tf.Variable]) -> None:
+        """Saves these variables as `model_variables`; the policy's own must be among them.
+
+        So several policies over overlapping variables have them at the same positions, and one
+        checkpoint updates any of them.
+
+        Raises:
+          ValueError: one of the policy's variables is missing.
+        """
+        given = {id(variable) for variable in variables}
+        missing = [variable.name for variable in self._variables if id(variable) not in given]
+        if missing:
+            raise ValueError(f"variables: {missing} of the policy are missing; add them.")
+        self._variables = list(variables)
+        self._module.model_variables = self._variables
+        self._graph_file = None
+
+    def _name_specs(
+        self, policy: TFPolicy, by_path: bool, input_fn_and_spec: policy_functions.InputFn | None
+    ) -> None:
+        state_spec = policy_functions.plain_state(policy.policy_state_spec)
+        inputs = (policy.time_step_spec, state_spec)
+        step = policy.policy_step_spec._replace(state=state_spec)
+        if by_path:
+            self._policy_step_spec = specs.with_path_names(step)
+            self._policy_state_spec = signature_functions.named_state(state_spec)
+            inputs = specs.with_path_names(inputs)
+        else:
+            for nest in (inputs, step, state_spec):
+                signature_functions.check_names(nest)
+            self._policy_step_spec, self._policy_state_spec = step, state_spec
+        self._action_input_spec: tuple[nests.Nest, ...] = inputs
+        if input_fn_and_spec is not None:
+            self._action_input_spec = (specs.from_spec(input_fn_and_spec[1]),)
+
+    def _flat_signatures(self, policy: TFPolicy) -> dict[str, Any]:
+        functions = self._functions
+        made = signature_functions.flat_signatures(
+            functions,
+            inputs=policy_functions.plain(self._action_input_spec, self._batch_size),
+            outputs=self._policy_step_spec,
+            state=self._policy_state_spec,
+            batch_size=self._batch_size,
+        )
+        made["get_train_step"] = signature_functions.train_step_signature(self._train_step)
+        made["get_metadata"] = signature_functions.metadata_signature(self._metadata)
+        if self._portable:
+            made |= portable_signatures.make(policy, self._batch_size)
+        return made
+
+    def _exported_module(self) -> tf.Module:
+        module = tf.Module(name="policy")
+        metadata, train_step = self._metadata, self._train_step
+
+        @tf.function(autograph=False, input_signature=())
+        def get_train_step() -> tf.Tensor:
+            return train_step.read_value()
+
+        @tf.function(autograph=False, input_signature=())
+        def get_metadata() -> dict[str, tf.Tensor]:
+            return {name: variable.read_value() for name, variable in metadata.items()}
+
+        for function in (get_train_step, get_metadata):
+            function.get_concrete_function()
+        module.action = self._functions.action
+        module.distribution = self._functions.distribution
+        module.get_initial_state = self._functions.get_initial_state
+        module.get_train_step = get_train_step
+        module.get_metadata = get_metadata
+        module.model_variables = self._variables
+        module.train_step = train_step
+        # A copy: what is assigned to a module becomes a wrapper, which a function cannot return.
+        module.metadata = dict(metadata)
+        return module
+
+    def _write_saved_model(self, staging: str, options: Any) -> None:
+        tf.saved_model.save(self._module, staging, signatures=self._signatures, options=options)
+        has_assets = os.path.isdir(os.path.join(staging, "assets")) and os.listdir(
+            os.path.join(staging, "assets")
+        )
+        if options is None and not has_assets:
+            with open(os.path.join(staging, "saved_model.pb"), "rb") as file:
+                self._graph_file = file.read()
+
+    def _write_companions(self, staging: str) -> None:
+        description = {
+            "format": 1,
+            "batch_size": self._batch_size,
+            "portable": self._portable,
+            "seed": self._seed if isinstance(self._seed, int) else None,
+            "architecture": self.architecture,
+        }
+        text = json.dumps(description, indent=2) + "\n"
+        directories.write_file(os.path.join(staging, DESCRIPTION_FILE), text)
+        # Last: whoever waits for a policy waits for this file.
+        directories.write_file(os.path.join(staging, specs_proto.FILE_NAME), self._specs_text)
+
+    def _check_free(self, name: str) -> None:
+        if hasattr(self._module, name):
+            raise ValueError(f"Policy already has an attribute registered with: {name}")
+
+    def _register(self, name: str, function: Any, variables: Sequence[Any], assets: Any) -> None:
+        with self._lock:
+            setattr(self._module, name, function)
+            for position, variable in enumerate(variables):
+                setattr(self._module, f"{name}__variables_{position}", variable)
+            if assets is not None:
+                setattr(self._module, f"{name}__assets", assets)
+            self._graph_file = None
+
+
+def _checked_batch_size(batch_size: Any) -> int | None:
+    if batch_size is None:
+        return None
+    try:
+        size = 0 if isinstance(batch_size, bool) else operator.index(batch_size)
+    except TypeError:
+        size = 0
+    if size <= 0:
+        raise ValueError(f"Expected batch_size == None or python int > 0, saw: {batch_size!r}")
+    return size
+
+
+def _checked_metadata(metadata: Any) -> dict[str, tf.Variable]:
+    if metadata is None:
+        return {}
+    if not isinstance(metadata, Mapping):
+        raise TypeError(
+            f"metadata must be a dictionary of tf.Variable: got a {type(metadata).__name__}."
+        )
+    for key, value in metadata.items():
+        if not isinstance(key, str):
+            raise TypeError(f"Keys of metadata must be strings: {key!r}")
+        if not isinstance(value, tf.Variable):
+            raise TypeError(f"Values of metadata must be tf.Variable: {value!r}")
+    return dict(metadata)
+
+
+def _checked_train_step(train_step: Any) -> tf.Variable:
+    if train_step is None:
+        return tf.Variable(
+            -1,
+            dtype=tf.int64,
+            trainable=False,
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+            name="train_step",
+        )
+    if not isinstance(train_step, tf.Variable):
+        raise ValueError(
+            f"train_step must be a TensorFlow variable: {train_step!r}; give "
+            "tf.Variable(0, dtype=tf.int64) and assign to it."
+        )
+    return train_step
+
+
+def _variables_in_reach(function: Callable[..., Any]) -> list[tf.Variable]:
+    """The variables that a Python function finds by its closure, its globals or its object."""
+    values: list[Any] = [getattr(function, "__self__", None)]
+    try:
+        reached = inspect.getclosurevars(inspect.unwrap(getattr(function, "__func__", function)))
+    except TypeError:
+        return []
+    values += [*reached.nonlocals.values(), *reached.globals.values()]
+    found: dict[int, tf.Variable] = {}
+    for value in values:
+        for leaf in tf.nest.flatten(value):
+            if isinstance(leaf, tf.Variable):
+                found[id(leaf)] = leaf
+            elif isinstance(leaf, TFPolicy):
+                found |= {id(variable): variable for variable in leaf.variables()}
+            elif isinstance(leaf, tf.Module):
+                found |= {id(variable): variable for variable in leaf.variables}
+    return list(found.values())

@@ -1,0 +1,99 @@
+"""The flat signatures of an exported policy: tensors by name, for TF Serving, TFLite and C++."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from pgest import nests, specs
+from pgest.saved_policies import policy_functions
+
+# The name of a policy state that is a single tensor, in the output of `get_initial_state`.
+_BARE_STATE = "policy_state"
+
+
+def named_state(state_spec: nests.Nest) -> nests.Nest:
+    """The specs of a policy state, named by their paths."""
+    return nests.map_with_paths(
+        lambda path, spec: specs.replace_spec(spec, name=path or _BARE_STATE), state_spec
+    )
+
+
+def check_names(nest: nests.Nest) -> None:
+    """Raises ValueError where specs have no name or share one."""
+    names = [spec.name for spec in tf.nest.flatten(nest)]
+    if None in names or len(set(names)) < len(names):
+        shown = [name or "<MISSING>" for name in names]
+        raise ValueError(
+            "Specs contain either a missing name or a name collision.\n  "
+            f"Spec names: {shown}; name them, or use use_nest_path_signatures=True."
+        )
+
+
+def flat_signatures(
+    functions: policy_functions.PolicyFunctions,
+    *,
+    inputs: nests.Nest,
+    outputs: nests.Nest,
+    state: nests.Nest,
+    batch_size: int | None,
+) -> dict[str, Any]:
+    """The signatures `action` and `get_initial_state`, traced.
+
+    Args:
+      functions: the traced functions of the policy.
+      inputs: specs of the arguments of `action`, with names and a batch axis.
+      outputs: named specs of the `PolicyStep`.
+      state: named specs of the policy state.
+      batch_size: int, or None for any.
+    """
+    input_list = _named(tf.nest.flatten(inputs))
+    output_names = [spec.name for spec in tf.nest.flatten(outputs)]
+    sizes = [tf.TensorSpec([], tf.int32, "batch_size")] if batch_size is None else []
+    state_names = [spec.name for spec in tf.nest.flatten(state)]
+
+    @tf.function(autograph=False, input_signature=input_list)
+    def action(*leaves: tf.Tensor) -> dict[str, tf.Tensor]:
+        step = functions.action(*tf.nest.pack_sequence_as(inputs, leaves))
+        return dict(zip(output_names, tf.nest.flatten(step), strict=True))
+
+    @tf.function(autograph=False, input_signature=sizes)
+    def get_initial_state(*batch_size: tf.Tensor) -> dict[str, tf.Tensor]:
+        values = functions.get_initial_state(*batch_size)
+        return dict(zip(state_names, tf.nest.flatten(values), strict=True))
+
+    action.get_concrete_function()
+    get_initial_state.get_concrete_function()
+    return {"action": action, "get_initial_state": get_initial_state}
+
+
+def train_step_signature(train_step: tf.Variable) -> Any:
+    """The signature `get_train_step`: "train_step", and TF-Agents' key, the name of the dtype."""
+
+    @tf.function(autograph=False, input_signature=())
+    def get_train_step() -> dict[str, tf.Tensor]:
+        value = train_step.read_value()
+        return {"train_step": value, train_step.dtype.name: tf.identity(value)}
+
+    get_train_step.get_concrete_function()
+    return get_train_step
+
+
+def metadata_signature(metadata: Mapping[str, tf.Variable]) -> Any:
+    """The signature `get_metadata`: the values by their names."""
+
+    @tf.function(autograph=False, input_signature=())
+    def get_metadata() -> dict[str, tf.Tensor]:
+        return {name: variable.read_value() for name, variable in metadata.items()}
+
+    get_metadata.get_concrete_function()
+    return get_metadata
+
+
+def _named(input_list: list[tf.TensorSpec]) -> list[tf.TensorSpec]:
+    return [
+        spec if spec.name else tf.TensorSpec(spec.shape, spec.dtype, f"input_list_{position}")
+        for position, spec in enumerate(input_list)
+    ]

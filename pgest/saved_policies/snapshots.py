@@ -1,0 +1,124 @@
+"""The values of a policy at one moment, and checkpoints of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from pgest.saved_policies import directories
+
+
+@dataclasses.dataclass(frozen=True)
+class Snapshot:
+    """What the variables of a policy held at one moment.
+
+    Attributes:
+      variables: values of the model's variables.
+      names: their names.
+      trainable: whether each is trainable.
+      train_step: value of the train step.
+      metadata: values by name.
+    """
+
+    variables: tuple[tf.Tensor, ...]
+    names: tuple[str, ...]
+    trainable: tuple[bool, ...]
+    train_step: tf.Tensor
+    metadata: Mapping[str, tf.Tensor]
+
+    @property
+    def step(self) -> int:
+        """The train step as an int."""
+        return int(self.train_step.numpy())
+
+
+def take(
+    variables: Sequence[tf.Variable],
+    train_step: tf.Variable,
+    metadata: Mapping[str, tf.Variable],
+    values: Mapping[int, tf.Variable] | None = None,
+) -> Snapshot:
+    """The present values, in the caller's thread.
+
+    A tensor that was read from a variable never changes: an update of the variable that happens
+    while the tensor lives writes into a new buffer. So a snapshot copies nothing by itself, and
+    costs the next update one copy of the variables that are still held.
+
+    Args:
+      variables: the model's variables, in the order of the exported `model_variables`.
+      train_step: integer scalar.
+      metadata: scalars by name.
+      values: for some positions, the variable whose value is taken instead.
+    """
+    sources = [(values or {}).get(at, variable) for at, variable in enumerate(variables)]
+    return Snapshot(
+        variables=tuple(variable.read_value() for variable in sources),
+        names=tuple(variable.name.partition(":")[0] for variable in variables),
+        trainable=tuple(bool(variable.trainable) for variable in variables),
+        train_step=train_step.read_value(),
+        metadata={name: variable.read_value() for name, variable in metadata.items()},
+    )
+
+
+def write_variables(
+    snapshot: Snapshot,
+    directory: str,
+    options: tf.train.CheckpointOptions | None = None,
+) -> None:
+    """Writes `directory/variables/variables.*`.
+
+    The values hang below the root and below its child `policy`: the first makes the files the
+    variables part of a SavedModel, the second lets TF-Agents update a loaded policy from them.
+    """
+    with tf.init_scope(), tf.device("CPU"):
+        variables = [
+            tf.Variable(value, trainable=trainable, name=name)
+            for value, trainable, name in zip(
+                snapshot.variables, snapshot.trainable, snapshot.names, strict=True
+            )
+        ]
+        train_step = tf.Variable(snapshot.train_step, trainable=False, name="train_step")
+        metadata = {name: tf.Variable(value) for name, value in snapshot.metadata.items()}
+        policy = tf.Module()
+        policy.model_variables = variables
+        policy.train_step = train_step
+        policy.metadata = metadata
+        checkpoint = tf.train.Checkpoint(
+            policy=policy, model_variables=variables, train_step=train_step, metadata=metadata
+        )
+        os.makedirs(os.path.join(directory, "variables"))
+        checkpoint.write(os.path.join(directory, "variables", "variables"), options=options)
+
+
+def write_checkpoint(
+    snapshot: Snapshot,
+    export_dir: str | os.PathLike[str],
+    options: tf.train.CheckpointOptions | None = None,
+) -> None:
+    """Writes a checkpoint directory; it appears complete or not at all."""
+    with directories.appearing(export_dir) as staging:
+        write_variables(snapshot, staging, options)
+
+
+def shapes(path: str | os.PathLike[str]) -> list[tuple[int, ...]] | None:
+    """The shapes of the model's variables in an export or a checkpoint; None where unreadable."""
+    prefix = os.path.join(os.fspath(path), "variables", "variables")
+    try:
+        found = tf.train.load_checkpoint(prefix).get_variable_to_shape_map()
+    except (tf.errors.OpError, ValueError, RuntimeError):
+        return None
+    by_position = {}
+    for key, shape in found.items():
+        parts = key.split("/")
+        if parts[0] == "model_variables" and parts[1].isdecimal():
+            by_position[int(parts[1])] = tuple(shape)
+    return [by_position[position] for position in sorted(by_position)]
+
+
+def as_numpy(values: Mapping[str, tf.Tensor]) -> dict[str, np.ndarray]:
+    """Tensors or variables by name as numpy arrays."""
+    return {name: value.numpy() for name, value in values.items()}

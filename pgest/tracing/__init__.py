@@ -1,0 +1,1 @@
+"""From a model_fn to compiled programs; the only home of `tf.function`."""

@@ -1,0 +1,243 @@
+"""The compiled acting program: observations in; actions and predictions out."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import gymnasium
+import numpy as np
+import tensorflow as tf
+
+from pgest import actions, specs
+from pgest import model_fn as model_fn_lib
+from pgest.tracing import model as model_lib
+from pgest.tracing import programs
+
+Modes = model_fn_lib.Modes
+_RESERVED = ("state", "action", "reward", "terminated", "truncated", "reset", "action_mask")
+
+
+class _PolicyStateFound(Exception):
+    """The first trace found that the model is recurrent; it is traced again with the state."""
+
+    def __init__(self, spec: Any):
+        super().__init__()
+        self.spec = spec
+
+
+@dataclasses.dataclass
+class Acted:
+    """What one acting call gave, a row an environment.
+
+    Attributes:
+      action: what the distribution gave, numpy nest `[B, ...]`.
+      environment_action: the same in the environment's terms.
+      predictions: numpy by name, `[B, ...]`; `log_prob` among them.
+      policy_state: the next recurrent state, a nest of tensors, or ().
+    """
+
+    action: Any
+    environment_action: Any
+    predictions: dict[str, Any]
+    policy_state: Any
+
+
+class Actor:
+    """Acts for `num_envs` environments at once.
+
+    Args:
+      model: the model.
+      observation_space: of one environment.
+      action_space: of one environment.
+      num_envs: B.
+      mask_spec: a nest of specs of the action mask of one environment, or None.
+      explore: sample from the distribution; False takes its mode.
+    """
+
+    def __init__(
+        self,
+        model: model_lib.Model,
+        observation_space: gymnasium.Space,
+        action_space: gymnasium.Space,
+        num_envs: int,
+        mask_spec: Any = None,
+        explore: bool = True,
+    ):
+        self._model = model
+        self._action_space = action_space
+        self._explore = explore
+        self.num_envs = num_envs
+        self.observation_spec = _batched(specs.observation_spec(observation_space), num_envs)
+        self.mask_spec = None if mask_spec is None else _batched(mask_spec, num_envs)
+        self.mode = Modes.PREDICT
+        self.state_spec: Any = ()
+        try:
+            self.program = self._trace()
+        except _PolicyStateFound as found:
+            self.state_spec = found.spec
+            self.program = self._trace()
+        model.store.adopt(list(self.program.concrete.variables))
+        outputs = self.program.structured_outputs
+        self._same_action = "environment_action" not in outputs
+        self._check_predictions(outputs["predictions"])
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether the model carries a policy state."""
+        return self.state_spec != ()
+
+    @property
+    def outputs(self) -> dict[str, Any]:
+        """Symbolic outputs: `action` and `predictions`, for their dtypes and shapes."""
+        return self.program.structured_outputs
+
+    def initial_state(self) -> Any:
+        """The policy state at the start of an episode: zeros `[B, ...]`, or ()."""
+        return tf.nest.map_structure(lambda spec: tf.zeros(spec.shape, spec.dtype), self.state_spec)
+
+    def __call__(
+        self,
+        observation: Any,
+        timestep: int,
+        mask: Any = None,
+        policy_state: Any = (),
+        reset: np.ndarray | None = None,
+    ) -> Acted:
+        """Acts on observations `[B, ...]`; `timestep` seeds the sampling."""
+        arguments = [observation, mask, policy_state, reset]
+        arguments = [
+            part for part, present in zip(arguments, self._present, strict=True) if present
+        ]
+        outputs = self.program(*arguments, np.int64(timestep))
+        action = tf.nest.map_structure(_numpy, outputs["action"])
+        environment_action = action
+        if not self._same_action:
+            environment_action = tf.nest.map_structure(_numpy, outputs["environment_action"])
+        predictions = {
+            name: value.numpy() if tf.is_tensor(value) else tf.nest.map_structure(_numpy, value)
+            for name, value in outputs["predictions"].items()
+        }
+        return Acted(action, environment_action, predictions, outputs["policy_state"])
+
+    def _trace(self) -> programs.Program:
+        signature = [self.observation_spec, self.mask_spec, self.state_spec]
+        signature.append(tf.TensorSpec([self.num_envs], tf.bool))
+        # An episode's start matters to a recurrent model alone.
+        self._present = [True, self.mask_spec is not None, self.recurrent, self.recurrent]
+        signature = [
+            part for part, present in zip(signature, self._present, strict=True) if present
+        ]
+        signature.append(tf.TensorSpec([], tf.int64))
+        return programs.Program(
+            self._run, signature, "acting", jit_compile=self._model.config.jit_compile
+        )
+
+    def _run(self, *arguments: Any) -> dict[str, Any]:
+        given = iter(arguments)
+        observation, mask, state, reset = (
+            next(given) if present else None for present in self._present
+        )
+        timestep = next(given)
+        self._model.counters.variables["global_timestep"].assign(timestep)
+        features = {"state": observation}
+        if mask is not None:
+            features["action_mask"] = mask
+        if state is not None:
+            features["policy_state"] = reset_rows(state, reset)
+        spec = self._call(features)
+        seed = sampling_seed(self._model.seed, timestep)
+        return self._outputs(spec, seed)
+
+    def _call(self, features: dict[str, Any]) -> model_fn_lib.EstimatorSpec:
+        try:
+            spec, _ = self._model.call(features, None, self.mode)
+        except KeyError as error:
+            if self.recurrent or error.args[:1] not in (("policy_state",), ("reset",)):
+                raise
+            raise ValueError(
+                f"model_fn read features[{error.args[0]!r}], which is absent at the first trace, "
+                "when the shape of the policy state is not known, and `reset` is absent while "
+                "acting: use features.get(...) and start from zeros where it gives None; "
+                "pgest.networks.unroll does both."
+            ) from error
+        if spec.policy_state is not None and not self.recurrent:
+            raise _PolicyStateFound(self._state_spec(spec.policy_state))
+        if self.mode is Modes.PREDICT and spec.distribution is None and self._explore:
+            # Only a model that cannot say how it explores is asked in a mode of its own.
+            self.mode = Modes.COLLECT
+            spec, _ = self._model.call(features, None, self.mode)
+        return spec
+
+    def _outputs(self, spec: model_fn_lib.EstimatorSpec, seed: tf.Tensor) -> dict[str, Any]:
+        predictions = {
+            name: tf.nest.map_structure(tf.convert_to_tensor, value)
+            for name, value in spec.predictions.items()
+            if name != "results" or spec.distribution is None
+        }
+        distribution = spec.distribution
+        if distribution is None:
+            action = predictions.pop("results")
+        else:
+            action = distribution.sample(seed=seed) if self._explore else distribution.mode()
+            if self._explore:
+                predictions.setdefault("log_prob", distribution.log_prob(action))
+        environment_action = actions.environment_action(self._action_space, action)
+        outputs = {
+            "action": action,
+            "predictions": predictions,
+            "policy_state": () if spec.policy_state is None else spec.policy_state,
+        }
+        same = tf.nest.flatten(action), tf.nest.flatten(environment_action)
+        if any(left is not right for left, right in zip(*same, strict=True)):
+            outputs["environment_action"] = environment_action
+        return outputs
+
+    def _state_spec(self, state: Any) -> Any:
+        """The specs of a policy state, `[B, ...]`."""
+
+        def leaf_spec(leaf: Any) -> tf.TensorSpec:
+            leaf = tf.convert_to_tensor(leaf)
+            return tf.TensorSpec([self.num_envs, *leaf.shape[1:]], leaf.dtype)
+
+        return tf.nest.map_structure(leaf_spec, state)
+
+    def _check_predictions(self, predictions: dict[str, Any]) -> None:
+        for name, value in predictions.items():
+            if name in _RESERVED:
+                raise ValueError(
+                    f"model_fn predicts {name!r}, a name that the memory uses itself: rename it."
+                )
+            for leaf in tf.nest.flatten(value):
+                if leaf.shape.rank == 0 or leaf.shape[0] not in (None, self.num_envs):
+                    raise ValueError(
+                        f"predictions[{name!r}] has shape {leaf.shape}; expected the batch of "
+                        f"{self.num_envs} first: one row an environment."
+                    )
+
+
+def sampling_seed(seed: int, timestep: tf.Tensor) -> tf.Tensor:
+    """The stateless int32 `[2]` seed of sampling at `timestep`; no generator has to be saved."""
+    low = tf.cast(timestep % 2**31, tf.int32)
+    high = tf.cast(timestep // 2**31, tf.int32)
+    return tf.stack([tf.bitwise.bitwise_xor(tf.constant(seed, tf.int32), high), low])
+
+
+def reset_rows(state: Any, reset: tf.Tensor) -> Any:
+    """The policy state with zeros in the rows where an episode starts."""
+
+    def rows(leaf: tf.Tensor) -> tf.Tensor:
+        shape = [-1] + [1] * (leaf.shape.rank - 1)
+        return tf.where(tf.reshape(reset, shape), tf.zeros_like(leaf), leaf)
+
+    return tf.nest.map_structure(rows, state)
+
+
+def _batched(spec: Any, num_envs: int) -> Any:
+    return tf.nest.map_structure(
+        lambda leaf: tf.TensorSpec([num_envs, *leaf.shape], leaf.dtype), spec
+    )
+
+
+def _numpy(tensor: Any) -> np.ndarray:
+    return tensor.numpy()

@@ -1,0 +1,70 @@
+"""A user's model_fn over one variable store, called while something is being traced."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from pgest import counters as counters_lib
+from pgest import model_fn as model_fn_lib
+from pgest import run_config, variables
+
+Modes = model_fn_lib.Modes
+
+
+class Model:
+    """The model: its function, its variables and its counters.
+
+    Args:
+      model_fn: the user's function, wrapped.
+      params: hyper-parameters for it.
+      config: the run's configuration.
+      seed: of this run; initial values are a function of it.
+    """
+
+    def __init__(
+        self,
+        model_fn: model_fn_lib.ModelFn,
+        params: Mapping[str, Any],
+        config: run_config.RunConfig,
+        seed: int,
+    ):
+        self.model_fn = model_fn
+        self.config = config
+        self.seed = seed
+        self.counters = counters_lib.Counters()
+        self.store = variables.VariableStore(self.counters, seed)
+        self.traces: dict[Modes, int] = dict.fromkeys(Modes, 0)
+        self.used: dict[Modes, tuple[str, ...]] = {}
+        self._context = {"params": dict(params), "config": config, "model_dir": config.model_dir}
+
+    def call(
+        self, features: Any, labels: Any, mode: Modes
+    ) -> tuple[model_fn_lib.EstimatorSpec, variables.Build]:
+        """Calls the model_fn in the graph being traced; returns its spec and what it used."""
+        self.traces[mode] += 1
+        with self.store.building(mode.name) as build:
+            spec = self.model_fn(features, labels, mode, **self._context)
+        self.used[mode] = tuple(build.requested)
+        return spec, build
+
+    def saved_variables(self) -> dict[str, tf.Variable]:
+        """Everything a checkpoint holds: the counters and the model's variables, by name."""
+        return {**self.counters.variables, **self.store.variables}
+
+    def describe_modes(self) -> str:
+        """A table of the variables of each mode that was traced, for errors and `check`."""
+        names = sorted({name for used in self.used.values() for name in used})
+        width = max([len(name) for name in names] + [8])
+        modes = [mode for mode in Modes if mode in self.used]
+        lines = [f"{'variable':<{width}}  {'shape':<14}" + "".join(f"{mode!s:<9}" for mode in modes)]
+        for name in names:
+            variable = self.store.variables.get(name)
+            shape = "" if variable is None else str(tuple(variable.shape))
+            marks = "".join(f"{'x' if name in self.used[mode] else '-':<9}" for mode in modes)
+            lines.append(f"{name:<{width}}  {shape:<14}{marks}")
+        return "\n".join(lines)
+
+

@@ -1,0 +1,122 @@
+"""A compiled program: traced once for its signature, with XLA where XLA takes it."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+# Ops that XLA drops without a word: a check that the user wrote would never fire.
+_DROPPED_BY_XLA = ("Assert", "CheckNumerics", "CheckNumericsV2")
+
+
+class Program:
+    """One Python function as one TensorFlow function of flat tensors.
+
+    Args:
+      function: takes tensors of `signature`, returns a nest of tensors.
+      signature: nests of `tf.TensorSpec`, one a positional argument.
+      name: for messages.
+      jit_compile: True, False, or "auto": with XLA, and without where XLA refuses.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        signature: Sequence[Any],
+        name: str,
+        jit_compile: bool | str,
+    ):
+        self._function = function
+        self._signature = list(signature)
+        self._name = name
+        self._jit_compile = jit_compile
+        self._proven = jit_compile is not True and jit_compile != "auto"
+        self.traces = 0
+        self.concrete = self._trace(bool(jit_compile))
+        if jit_compile == "auto":
+            self._warn_of_dropped_checks()
+
+    @property
+    def jit_compiled(self) -> bool:
+        """Whether XLA compiles it."""
+        return bool(self._jit_compile)
+
+    @property
+    def structured_outputs(self) -> Any:
+        """What it returns, as symbolic tensors."""
+        return self.concrete.structured_outputs
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Runs it. Arguments are nests of tensors or arrays of the signature."""
+        if self._proven:
+            return self.concrete(*arguments)
+        return self._first_call(arguments)
+
+    def _first_call(self, arguments: tuple[Any, ...]) -> Any:
+        """XLA compiles at the first call; nothing has run yet where it refuses."""
+        try:
+            result = self.concrete(*arguments)
+        except (
+            tf.errors.InvalidArgumentError,
+            tf.errors.UnimplementedError,
+            tf.errors.InternalError,
+        ) as error:
+            if self._jit_compile != "auto" or not _refused(error):
+                raise
+            warnings.warn(
+                f"XLA cannot compile {self._name} and it runs uncompiled, several times slower: "
+                f"{_reason(error)}. RunConfig(jit_compile=False) silences this.",
+                stacklevel=3,
+            )
+            self._jit_compile = False
+            self.concrete = self._trace(False)
+            result = self.concrete(*arguments)
+        self._proven = True
+        return result
+
+    def _trace(self, jit_compile: bool) -> Any:
+        self.traces += 1
+        function = tf.function(
+            self._function,
+            input_signature=self._signature,
+            jit_compile=jit_compile,
+            autograph=False,
+        )
+        return function.get_concrete_function()
+
+    def _warn_of_dropped_checks(self) -> None:
+        dropped = sorted({op for op in operation_types(self.concrete) if op in _DROPPED_BY_XLA})
+        if dropped:
+            warnings.warn(
+                f"{self._name} holds {', '.join(dropped)} (from tf.debugging), which XLA leaves "
+                "out: those checks will not fire. RunConfig(jit_compile=False) keeps them.",
+                stacklevel=4,
+            )
+
+
+def operation_types(concrete: Any) -> set[str]:
+    """The types of all operations of a concrete function, of nested functions too."""
+    definition = concrete.graph.as_graph_def()
+    types = {node.op for node in definition.node}
+    for function in definition.library.function:
+        types |= {node.op for node in function.node_def}
+    return types
+
+
+def _refused(error: tf.errors.OpError) -> bool:
+    text = str(error)
+    return any(
+        sign in text
+        for sign in ("XLA", "compil", "Compil", "unsupported", "not supported", "compile-time")
+    )
+
+
+def _reason(error: tf.errors.OpError) -> str:
+    """The part of XLA's message that names the op."""
+    text = " ".join(str(error).split())
+    named = re.search(r"unsupported operations[^:]*: ?([^.]*)", text)
+    return (named.group(0) if named else text)[:300]

@@ -1,0 +1,343 @@
+"""The compiled update: returns and advantages, then epochs of minibatches of train_op."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from pgest import memory as memory_lib
+from pgest import model_fn as model_fn_lib
+from pgest import returns, update_config
+from pgest.tracing import model as model_lib
+from pgest.tracing import programs
+
+Modes = model_fn_lib.Modes
+# What the loop writes besides the model's own predictions.
+_STORED = ("state", "action", "reward", "terminated", "truncated", "action_mask", "reset")
+_MADE = (memory_lib.CUT, memory_lib.BOOTSTRAP_VALUE, "policy_state")
+
+
+@dataclasses.dataclass
+class Updated:
+    """What one update did.
+
+    Attributes:
+      metrics: scalars by name, the mean over its steps.
+      steps: how many it executed.
+    """
+
+    metrics: dict[str, float]
+    steps: int
+
+
+class Preparation:
+    """From a batch as the memory hands it over to features and labels, as tensors.
+
+    Args:
+      config: discount and the like.
+      recurrent: keep time first, `[T, B, ...]`; else timesteps are flat, `[N, ...]`.
+    """
+
+    def __init__(self, config: update_config.UpdateConfig, recurrent: bool):
+        self._config = config
+        self._recurrent = recurrent
+
+    def __call__(self, batch: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict]:
+        """Returns features, labels and metrics of a batch with leaves `[T, B, ...]`."""
+        terminated, truncated = batch["terminated"], batch["truncated"]
+        done = tf.logical_or(terminated, truncated)
+        ended = tf.logical_or(done, batch[memory_lib.CUT])
+        labels = {
+            name: value for name, value in batch.items() if name not in (*_STORED, *_MADE)
+        }
+        labels |= {name: batch[name] for name in ("action", "reward", "terminated", "truncated")}
+        labels["done"] = done
+        labels |= self._targets(batch, ended)
+        metrics = {}
+        if "value" in batch:
+            metrics["value/explained_variance"] = returns.explained_variance(
+                batch["value"], labels["value_target"]
+            )
+        features = {"state": batch["state"]}
+        if "action_mask" in batch:
+            features["action_mask"] = batch["action_mask"]
+        if self._recurrent:
+            features["reset"], features["policy_state"] = batch["reset"], batch["policy_state"]
+        else:
+            features, labels = tf.nest.map_structure(_merge_time, (features, labels))
+        return features, labels, metrics
+
+    def _targets(self, batch: dict[str, Any], ended: tf.Tensor) -> dict[str, tf.Tensor]:
+        config, bootstrap = self._config, batch[memory_lib.BOOTSTRAP_VALUE]
+        sequence = (batch["reward"], batch["terminated"], ended)
+        if "value" not in batch:
+            reward_to_go = returns.discounted_returns(
+                *sequence, bootstrap, discount=config.discount
+            )
+            targets = {"advantage": reward_to_go, "value_target": reward_to_go}
+            return {"discount_reward": reward_to_go, **targets}
+        values = batch["value"]
+        following = tf.concat([values[1:], bootstrap[-1:]], axis=0)
+        next_values = tf.where(ended, bootstrap, following)
+        reward_to_go = returns.discounted_returns(*sequence, next_values, discount=config.discount)
+        advantage = returns.gae(
+            batch["reward"],
+            values,
+            next_values,
+            batch["terminated"],
+            ended,
+            discount=config.discount,
+            lambda_=config.gae_lambda,
+        )
+        return {
+            "discount_reward": reward_to_go,
+            "advantage": advantage,
+            "value_target": advantage + values,
+        }
+
+
+class Updater:
+    """Runs updates on batches of one signature.
+
+    Args:
+      model: the model.
+      config: epochs, minibatches and the like.
+      signature: specs of a batch, `[T, B, ...]` by name; `policy_state` is `[B, ...]`.
+      recurrent: whether the model has a policy state.
+      writer: a summary writer: trace the `tf.summary` calls of the model_fn too. Without one
+        they do nothing.
+    """
+
+    def __init__(
+        self,
+        model: model_lib.Model,
+        config: update_config.UpdateConfig,
+        signature: dict[str, Any],
+        recurrent: bool,
+        writer: Any = None,
+    ):
+        self._model = model
+        self._config = config
+        self._recurrent = recurrent
+        self._prepare = Preparation(config, recurrent)
+        self._writer = writer
+        horizon, num_envs = signature["reward"].shape
+        self._minibatches = self._count_minibatches(horizon, num_envs)
+        jit_compile = model.config.jit_compile
+        static = horizon is not None and (not self._minibatches or self._divides(horizon, num_envs))
+        if writer is not None or not static:
+            jit_compile = False
+        preparation = tf.function(self._prepare, autograph=False).get_concrete_function(signature)
+        features, labels, _ = preparation.structured_outputs
+        minibatch = tf.nest.map_structure(self._minibatch_spec, (features, labels))
+        if recurrent and self._minibatches:
+            minibatch[0]["policy_state"] = tf.nest.map_structure(
+                lambda leaf: tf.TensorSpec([None, *leaf.shape[1:]], leaf.dtype),
+                features["policy_state"],
+            )
+        self._names: tuple[str, ...] = ()
+        self.hooks: tuple[Any, ...] = ()
+        self._step = tf.function(self._train_step, autograph=False).get_concrete_function(*minibatch)
+        model.store.adopt(list(self._step.variables))
+        permutations = tf.TensorSpec([None, None], tf.int32)
+        if static:
+            permutations = tf.TensorSpec([config.epochs, self._rows(horizon, num_envs)], tf.int32)
+        self._program = programs.Program(
+            self._run,
+            [signature, permutations, tf.TensorSpec([], tf.int64)],
+            "the update",
+            jit_compile,
+        )
+
+    @property
+    def jit_compiled(self) -> bool:
+        """Whether XLA compiles the update."""
+        return self._program.jit_compiled
+
+    def operation_types(self) -> set[str]:
+        """The types of the operations of a step."""
+        return programs.operation_types(self._step)
+
+    def __call__(self, batch: dict[str, Any], steps_left: int | None) -> Updated:
+        """Runs at most `steps_left` steps on a batch, the signature's arrays."""
+        horizon, num_envs = batch["reward"].shape
+        permutations = self._permutations(self._rows(horizon, num_envs))
+        limit = 2**62 if steps_left is None else steps_left
+        means, steps, moved = self._program(batch, permutations, np.int64(limit))
+        if int(moved) > 1:
+            raise ValueError(
+                f"The train_op moved global_step by {int(moved)}; one step moves it by one. For "
+                "several losses use pgest.minimize([(loss, optimizer, variables), ...]), or leave "
+                "global_step alone and the agent counts."
+            )
+        values = means.numpy().tolist()
+        return Updated(dict(zip(self._names, values, strict=True)), int(steps))
+
+    def _count_minibatches(self, horizon: int | None, num_envs: int | None) -> int | None:
+        """The rows of a minibatch: timesteps, or environments of a recurrent model; None: all."""
+        size = self._config.minibatch_size
+        if size is None:
+            return None
+        if not self._recurrent:
+            return size
+        if horizon is None or num_envs is None or size % horizon or num_envs % (size // horizon):
+            raise ValueError(
+                f"minibatch_size is {size}; a recurrent model trains on whole sequences, so it "
+                "must be a multiple of the horizon of a RolloutMemory that divides the batch "
+                f"(horizon {horizon}, {num_envs} environments); with a BatchMemory leave it out."
+            )
+        return size // horizon
+
+    def _rows(self, horizon: int, num_envs: int) -> int:
+        return num_envs if self._recurrent else horizon * num_envs
+
+    def _divides(self, horizon: int, num_envs: int) -> bool:
+        return self._rows(horizon, num_envs) % (self._minibatches or 1) == 0
+
+    def _permutations(self, rows: int) -> np.ndarray:
+        if not self._minibatches:
+            return np.zeros([self._config.epochs, rows], np.int32)
+        generator = np.random.default_rng([self._model.seed, self._model.counters.step])
+        order = [generator.permutation(rows) for _ in range(self._config.epochs)]
+        return np.asarray(order, np.int32)
+
+    def _minibatch_spec(self, leaf: tf.Tensor) -> tf.TensorSpec:
+        shape = leaf.shape.as_list()
+        if self._minibatches:
+            axis = 1 if self._recurrent else 0
+            rows = leaf.shape[axis]
+            divides = rows is not None and rows % self._minibatches == 0
+            shape[axis] = self._minibatches if divides else None
+        return tf.TensorSpec(shape, leaf.dtype)
+
+    def _run(
+        self, batch: dict[str, Any], permutations: tf.Tensor, steps_left: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        features, labels, metrics = self._prepare(batch)
+        if not self._minibatches and self._config.epochs == 1:
+            means, moved, _ = self._step(features, labels)
+            steps = tf.ones([], tf.int64)
+        else:
+            means, steps, moved = self._loop(features, labels, permutations, steps_left)
+        self._names = (*self._step_names, *metrics)
+        extra = [tf.cast(value, tf.float32) for value in metrics.values()]
+        return tf.concat([means, tf.stack(extra)], 0) if extra else means, steps, moved
+
+    def _loop(
+        self, features: Any, labels: Any, permutations: tf.Tensor, steps_left: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        rows = tf.cast(tf.shape(permutations)[1], tf.int64)
+        size = tf.cast(rows if not self._minibatches else self._minibatches, tf.int64)
+        per_epoch = (rows + size - 1) // size
+        total = tf.minimum(per_epoch * self._config.epochs, steps_left)
+        limit = float("inf") if self._config.target_kl is None else 1.5 * self._config.target_kl
+
+        def unfinished(step: tf.Tensor, means: Any, moved: Any, kl: tf.Tensor) -> tf.Tensor:
+            return tf.logical_and(step < total, kl <= limit)
+
+        def body(step: tf.Tensor, sums: tf.Tensor, moved: tf.Tensor, kl: tf.Tensor) -> Any:
+            part = (features, labels)
+            if self._minibatches:
+                epoch, start = step // per_epoch, (step % per_epoch) * size
+                order = permutations[epoch]
+                if self._static_rows(permutations):
+                    chosen = tf.slice(order, [start], [self._minibatches])
+                else:
+                    chosen = order[start : tf.minimum(start + size, rows)]
+                part = self._gather(features, labels, chosen)
+            values, moved_now, kl = self._step(*part)
+            return step + 1, sums + values, tf.maximum(moved, moved_now), kl
+
+        zeros = tf.zeros([len(self._step_names)], tf.float32)
+        start = (tf.zeros([], tf.int64), zeros, tf.zeros([], tf.int64), tf.zeros([], tf.float32))
+        steps, sums, moved, _ = tf.while_loop(unfinished, body, start)
+        return sums / tf.cast(steps, tf.float32), steps, moved
+
+    def _static_rows(self, permutations: tf.Tensor) -> bool:
+        rows = permutations.shape[1]
+        return rows is not None and rows % self._minibatches == 0
+
+    def _gather(self, features: Any, labels: Any, chosen: tf.Tensor) -> tuple[Any, Any]:
+        axis = 1 if self._recurrent else 0
+        take = lambda leaf: tf.gather(leaf, chosen, axis=axis)  # noqa: E731
+        rest = {name: value for name, value in features.items() if name != "policy_state"}
+        taken = tf.nest.map_structure(take, rest)
+        if self._recurrent:
+            taken["policy_state"] = tf.nest.map_structure(
+                lambda leaf: tf.gather(leaf, chosen), features["policy_state"]
+            )
+        return taken, tf.nest.map_structure(take, labels)
+
+    def _train_step(self, features: Any, labels: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """One execution of train_op: its metrics, how far it moved global_step, and the KL."""
+        if self._config.normalize_advantage:
+            labels = {**labels, "advantage": returns.normalize(labels["advantage"])}
+        step_variable = self._model.counters.variables["global_step"]
+        before = step_variable.read_value()
+        spec, build = self._call(features, labels)
+        self.hooks = (*spec.training_chief_hooks, *spec.training_hooks)
+        metrics = {"loss": spec.loss, **spec.metrics, **build.metrics}
+        divergence = tf.zeros([], tf.float32)
+        if spec.distribution is not None and "log_prob" in labels:
+            log_ratio = spec.distribution.log_prob(labels["action"]) - labels["log_prob"]
+            # The estimator k3 of http://joschu.net/blog/kl-approx.html: unbiased, never negative.
+            divergence = tf.reduce_mean(tf.math.expm1(log_ratio) - log_ratio)
+            metrics.setdefault("policy/kl", divergence)
+        if spec.distribution is not None:
+            entropy = _entropy(spec.distribution)
+            if entropy is not None:
+                metrics.setdefault("policy/entropy", entropy)
+        executed = [op for op in (spec.train_op, *spec.extra_ops) if op is not None]
+        with tf.control_dependencies([_operation(op) for op in executed]):
+            moved = step_variable.read_value() - before
+            # A train_op that leaves global_step alone is counted here.
+            counted = step_variable.assign_add(tf.cast(tf.equal(moved, 0), tf.int64))
+        with tf.control_dependencies([_operation(counted)]):
+            self._step_names = tuple(metrics)
+            values = [
+                tf.reshape(tf.cast(_checked_metric(name, value), tf.float32), [])
+                for name, value in metrics.items()
+            ]
+            return tf.stack(values), tf.identity(moved), tf.cast(divergence, tf.float32)
+
+    def _call(self, features: Any, labels: Any) -> Any:
+        if self._writer is None:
+            with tf.summary.record_if(False):
+                return self._model.call(features, labels, Modes.TRAIN)
+        with self._writer.as_default(
+            step=self._model.counters.variables["global_timestep"]
+        ), tf.summary.record_if(True):
+            return self._model.call(features, labels, Modes.TRAIN)
+
+
+def _checked_metric(name: str, value: Any) -> tf.Tensor:
+    value = tf.convert_to_tensor(value)
+    if value.shape.rank != 0 and value.shape.num_elements() != 1:
+        raise ValueError(
+            f"metrics[{name!r}] has shape {value.shape}; expected a scalar. Reduce it, for "
+            "example with tf.reduce_mean."
+        )
+    return value
+
+
+def _entropy(distribution: Any) -> tf.Tensor | None:
+    try:
+        return tf.reduce_mean(distribution.entropy())
+    except NotImplementedError:
+        return None
+
+
+def _operation(op: Any) -> Any:
+    return getattr(op, "op", op)
+
+
+def _merge_time(leaf: tf.Tensor) -> tf.Tensor:
+    """`[T, B, ...]` to `[N, ...]`."""
+    shape = leaf.shape
+    size = -1 if None in shape[:2] else shape[0] * shape[1]
+    return tf.reshape(leaf, tf.concat([[size], tf.shape(leaf)[2:]], 0)) if None in shape[
+        2:
+    ] else tf.reshape(leaf, [size, *shape[2:]])

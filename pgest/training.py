@@ -1,0 +1,350 @@
+"""What `PGAgent.train` drives: acting on one environment and updating from one memory."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tensorflow as tf
+
+from pgest import checkpoints, environment_view, loops, runs, variables
+from pgest import memory as memory_lib
+from pgest.hooks import defaults, monitor
+from pgest.tracing import acting, probing, updating
+from pgest.tracing import model as model_lib
+
+if TYPE_CHECKING:
+    from pgest import agent as agent_lib
+
+
+class Trainer:
+    """Compiled programs, a loop and a memory for one environment.
+
+    Args:
+      agent: whose model is trained.
+      view: the environments.
+      given: what the user gave.
+    """
+
+    def __init__(
+        self, agent: agent_lib.PGAgent, view: environment_view.EnvironmentView, given: Any
+    ):
+        self._agent = agent
+        self._model = agent.model
+        self._given = given
+        self.view = view
+        self.memory = agent.memory
+        view.reset(agent.counters.episode)
+        view.observe()
+        self.actor = acting.Actor(
+            agent.model,
+            view.observation_space,
+            view.action_space,
+            view.num_envs,
+            mask_spec(view.action_mask),
+        )
+        self._check_memory()
+        self.loop = loops.HostLoop(self.actor, view, agent.memory, agent.counters)
+        self._signature = batch_signature(self.actor, self.memory, view)
+        self._updater = self._make_updater(None)
+        self._summary_updater: updating.Updater | None = None
+        self._operation_types: set[str] | None = None
+
+    def uses(self, env: Any) -> bool:
+        """Whether it steps this very object; an id or factory makes a new environment."""
+        return env is self._given and not isinstance(env, str)
+
+    def all_hooks(self, given: Sequence[monitor.BaseMonitor]) -> list[monitor.BaseMonitor]:
+        """The user's hooks, the spec's and the defaults, in the order to call them."""
+        return defaults.default_hooks(self._agent.config, [*given, *self._updater.hooks])
+
+    def collect(self, run: runs.Run) -> None:
+        """Acts until the memory has a batch or the run has to pause."""
+        counters = self._agent.counters
+        pause = lambda: self.memory.can_sample() or run.must_pause()  # noqa: E731
+        if self.view.is_vector:
+            self.loop.collect(pause, run.episode_ended)
+            return
+        while not pause():
+            statistics = self._agent.run_episode(
+                self.view,
+                self.loop,
+                {"state": self.actor.observation_spec},
+                self._signature,
+                pause,
+                counters.variables["global_step"],
+                counters.count_episode,
+                counters.count_timestep,
+                self.actor.outputs,
+            )
+            if statistics.complete:
+                run.episode_ended(statistics)
+
+    def ready(self, run: runs.Run) -> bool:
+        """Whether an update comes next: a batch is there and nobody asked to stop."""
+        left = run.steps_left
+        return self.memory.can_sample() and not run.should_stop and (left is None or left > 0)
+
+    def update(self, run: runs.Run) -> None:
+        """Takes the batch out of the memory and trains on it."""
+        batch = self._batch()
+        if self._operation_types is None:
+            self._check_first_batch(batch)
+        run.before_update()
+        updater = self._updater
+        if run.take_summary_request() and probing.has_summaries(self._operation_types or ()):
+            updater = self._summary_updater = self._summary_updater or self._make_updater(
+                self._agent.summary_writer
+            )
+        counters = self._agent.counters
+        counters.publish()
+        updated = updater(batch, run.steps_left)
+        counters.step += updated.steps
+        self.loop.loss = updated.metrics["loss"]
+        run.after_update(updated.metrics)
+
+    def forget_episode(self) -> None:
+        """Drops the episode under way: its environment is about to be reset by someone else."""
+        self.memory.drop_unfinished()
+        self.view.reset(self._agent.counters.episode)
+        self.loop = loops.HostLoop(self.actor, self.view, self.memory, self._agent.counters)
+
+    def leave(self) -> None:
+        """Drops what belongs to this environment, and closes it if pgest made it."""
+        self.memory.drop_unfinished()
+        self.view.close()
+
+    def describe(self) -> str:
+        """A report on modes, variables, traces and compilation."""
+        model, traces = self._model, self._model.traces
+        lines = [
+            model.describe_modes(),
+            "",
+            "traces: " + ", ".join(f"{mode} {traces[mode]}" for mode in traces),
+            f"XLA: acting {_yes(self.actor.program.jit_compiled)}, "
+            f"update {_yes(self._updater.jit_compiled)}",
+        ]
+        if model.store.adopted:
+            lines.append(f"made outside of model_fn: {', '.join(sorted(model.store.adopted))}")
+        return "\n".join(lines)
+
+    def _make_updater(self, writer: Any) -> updating.Updater:
+        return updating.Updater(
+            self._model, self._agent.update_config, self._signature, self.actor.recurrent, writer
+        )
+
+    def _batch(self) -> dict[str, Any]:
+        batch = self.memory.sample()
+        flat = batch["reward"].ndim == 1
+        if flat:  # episodes end to end: one column
+            batch = tf.nest.map_structure(lambda leaf: leaf[:, None], batch)
+        if self.actor.recurrent:
+            batch["policy_state"] = self.loop.batch_state
+            if flat:
+                batch["policy_state"] = tf.nest.map_structure(
+                    lambda leaf: tf.zeros([1, *leaf.shape[1:]], leaf.dtype), self.actor.state_spec
+                )
+        return batch
+
+    def _check_first_batch(self, batch: Mapping[str, Any]) -> None:
+        prepare = updating.Preparation(self._agent.update_config, self.actor.recurrent)
+        tensors = tf.nest.map_structure(tf.convert_to_tensor, dict(batch))
+        features, labels, _ = prepare(tensors)
+        writer = self._agent.summary_writer or tf.summary.create_noop_writer()
+        with writer.as_default(step=0), tf.summary.record_if(True):
+            self._operation_types = probing.check_log_probabilities(self._model, features, labels)
+
+    def _check_memory(self) -> None:
+        if not self.actor.recurrent:
+            return
+        if self.memory.max_episode_length is not None:
+            raise ValueError(
+                "The model is recurrent and the memory hands episodes over in pieces "
+                f"(max_episode_length={self.memory.max_episode_length}), which would start in the "
+                "middle of an episode without its policy state. Use a RolloutMemory."
+            )
+        if isinstance(self.memory, memory_lib.RolloutMemory) and self.view.resets_take_steps:
+            raise ValueError(
+                "The model is recurrent and the vector environment spends steps on resetting "
+                "(autoreset mode NEXT_STEP), so a RolloutMemory's columns are not in step. Use "
+                "pgest.make(..., num_envs=...), or a vector environment with SAME_STEP autoreset."
+            )
+
+
+class SavedState:
+    """The checkpoint that a model starts from, and what of it the model has taken.
+
+    Args:
+      model: whose variables are born with the saved values.
+      model_dir: where its checkpoints are, or None.
+      warm_start_from: a checkpoint or model_dir to take over what fits from, where `model_dir`
+        has no checkpoint.
+    """
+
+    def __init__(
+        self,
+        model: model_lib.Model,
+        model_dir: str | None,
+        warm_start_from: str | os.PathLike[str] | None,
+    ):
+        self._model = model
+        self._model_dir = model_dir
+        self._warm_start_from = warm_start_from
+        self._path: str | None = None
+        self._values: dict[str, np.ndarray] = {}
+        self._restored = False
+
+    def restore(self) -> None:
+        """Reads the newest checkpoint, once; variables take their values from it at birth."""
+        if self._restored:
+            return
+        self._restored = True
+        newest = checkpoints.read_newest(self._model_dir)
+        if newest is not None:
+            self._take(*newest)
+        elif self._warm_start_from is not None:
+            self._warm_start()
+
+    restore_counters = restore
+
+    def check_whole_model(self) -> None:
+        """Raises where the checkpoint is not one of this model; to be called when it is built."""
+        if self._path is not None and self._values:
+            checkpoints.check_fit(
+                self._path, self._values, self._model.saved_variables(), whole=True
+            )
+        self._values = {}
+        self._model.store.saved_value = variables.no_saved_value
+
+    def live_or_saved(self) -> dict[str, Any]:
+        """Values by name: the live variables, and what the checkpoint holds besides."""
+        self.restore()
+        live = {n: v.numpy() for n, v in self._model.saved_variables().items()}
+        return {**self._values, **live}
+
+    @contextlib.contextmanager
+    def weights(self, checkpoint_path: str | None, *, trained: bool) -> Iterator[None]:
+        """Inside, the variables hold the weights asked for; see `PGAgent.evaluate`."""
+        self.restore()
+        if checkpoint_path is None:
+            if not trained:
+                self._follow_newest()
+            yield
+            return
+        values = checkpoints.read(os.fspath(checkpoint_path))
+        before = self.live_or_saved()
+        store = self._model.store
+        own = store.saved_value
+        store.saved_value = lambda name, shape: values.get(name)
+        self._assign(values)
+        try:
+            yield
+            checkpoints.check_fit(checkpoint_path, values, store.variables, whole=False)
+        finally:
+            store.saved_value = own
+            self._assign(before)
+
+    def _follow_newest(self) -> None:
+        path = checkpoints.latest(self._model_dir)
+        if path is not None and path != self._path:
+            newest = checkpoints.read_newest(self._model_dir)
+            if newest is not None:
+                self._take(*newest)
+                self._assign(self._values)
+
+    def _take(self, path: str, values: dict[str, np.ndarray]) -> None:
+        self._path, self._values = path, values
+        self._model.store.saved_value = lambda name, shape: values.get(name)
+        for name, variable in self._model.counters.variables.items():
+            if name in values:
+                variable.assign(values[name])
+        self._model.counters.refresh()
+
+    def _assign(self, values: Mapping[str, Any]) -> None:
+        for name, variable in self._model.saved_variables().items():
+            if name in values:
+                variable.assign(values[name])
+        self._model.counters.refresh()
+
+    def _warm_start(self) -> None:
+        source = os.fspath(self._warm_start_from or "")
+        path = checkpoints.latest(source) if os.path.isdir(source) else source
+        if not path:
+            raise ValueError(f"warm_start_from={source!r} holds no checkpoint.")
+        values = checkpoints.read(path)
+        for name in self._model.counters.variables:
+            values.pop(name, None)
+        self._model.store.saved_value = _WarmStart(path, values)
+
+
+class _WarmStart:
+    """Gives saved values by name where they fit, and reports what did not."""
+
+    def __init__(self, path: str, values: dict[str, np.ndarray]):
+        self._path = path
+        self._values = values
+
+    def __call__(self, name: str, shape: tuple[int, ...]) -> np.ndarray | None:
+        value = self._values.get(name)
+        if value is None or shape != value.shape:
+            reason = "it has none" if value is None else f"there it has shape {value.shape}"
+            warnings.warn(
+                f"warm_start_from {self._path!r}: {name!r} starts anew; {reason}.", stacklevel=2
+            )
+            return None
+        return value
+
+
+def batch_signature(
+    actor: acting.Actor,
+    memory: memory_lib.BatchMemory,
+    view: environment_view.EnvironmentView,
+) -> dict[str, Any]:
+    """Specs of the batches that `memory` will hand over, `[T, B, ...]`; T None where it varies."""
+    leading: list[int | None] = [None, 1]
+    if isinstance(memory, memory_lib.RolloutMemory):
+        leading = [memory.horizon, view.num_envs]
+        if view.resets_take_steps:
+            leading = [memory.horizon * view.num_envs, 1]
+
+    def stored(leaf: Any) -> tf.TensorSpec:
+        return tf.TensorSpec([*leading, *leaf.shape[1:]], leaf.dtype)
+
+    flags = ["terminated", "truncated", memory_lib.CUT]
+    signature: dict[str, Any] = {
+        "state": tf.nest.map_structure(stored, actor.observation_spec),
+        "action": tf.nest.map_structure(stored, actor.outputs["action"]),
+        **tf.nest.map_structure(stored, actor.outputs["predictions"]),
+        "reward": tf.TensorSpec(leading, tf.float32),
+        memory_lib.BOOTSTRAP_VALUE: tf.TensorSpec(leading, tf.float32),
+    }
+    if actor.mask_spec is not None:
+        signature["action_mask"] = tf.nest.map_structure(stored, actor.mask_spec)
+    if actor.recurrent:
+        flags.append("reset")
+        signature["policy_state"] = tf.nest.map_structure(
+            lambda leaf: tf.TensorSpec([leading[1], *leaf.shape[1:]], leaf.dtype), actor.state_spec
+        )
+    return {**signature, **{name: tf.TensorSpec(leading, tf.bool) for name in flags}}
+
+
+def mask_spec(mask: Any) -> Any:
+    """Specs of one environment's action mask, from masks `[B, ...]`; None without masks."""
+    if mask is None:
+        return None
+    return tf.nest.map_structure(lambda leaf: tf.TensorSpec(leaf.shape[1:], tf.bool), mask)
+
+
+def field_values(config: Any) -> dict[str, Any]:
+    """A dataclass's fields by name, those that are None left out."""
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _yes(flag: bool) -> str:
+    return "compiled" if flag else "not compiled"

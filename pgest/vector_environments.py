@@ -1,0 +1,359 @@
+"""gymnasium's vector environments behind `EnvironmentView`, in all three autoreset modes."""
+
+from __future__ import annotations
+
+import functools
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from typing_extensions import override
+
+from pgest import environment_worker
+from pgest.environment_spaces import Nest
+from pgest.environment_view import (
+    EnvironmentFailure,
+    EnvironmentView,
+    Transition,
+    as_number,
+    batch_masks,
+    describe,
+    reason,
+    stack_masks,
+)
+
+
+class VectorEnvironments(EnvironmentView):
+    """A ``gymnasium.vector.VectorEnv``; no Python work per environment unless an episode ends.
+
+    What becomes of the three autoreset modes:
+
+    - NEXT_STEP: the step that resets an environment ignores its action; it comes out with ``acted``
+      False and a reward of 0.
+    - SAME_STEP: ``next_observation`` is the true last one, from ``infos["final_obs"]``; the reset
+      one comes out of the next ``observe()``.
+    - DISABLED: ``observe()`` resets what ended, through ``options={"reset_mask": …}``.
+
+    Seeds: every reset of everything is seeded. gymnasium's own SyncVectorEnv and AsyncVectorEnv get
+    one seed per environment, and in mode DISABLED also at every later reset; any other VectorEnv
+    gets one seed as a whole. What a vector environment resets by itself cannot be seeded, save in
+    the environments that pgest makes (see `asynchronous`).
+
+    Args:
+        env: The vector environment.
+        given: What the user gave.
+        seed: The run's seed.
+        owned: Whether pgest made it.
+        reseeding: Whether its environments are `environment_worker.WorkerEnvironment`s.
+
+    Raises:
+        ValueError: An autoreset mode that is missing or unknown, spaces that pgest does not take,
+            an EnvPool in asynchronous mode.
+    """
+
+    is_vector = True
+
+    def __init__(
+        self,
+        env: VectorEnv,
+        *,
+        given: Any,
+        seed: int | None,
+        owned: bool,
+        reseeding: bool = False,
+    ) -> None:
+        single_spaces = (env.single_observation_space, env.single_action_space)
+        super().__init__(given, single_spaces, num_envs=env.num_envs, seed=seed, owned=owned)
+        if getattr(env, "is_async", False):
+            raise ValueError(
+                f"{describe(env)} steps some of its environments at a time (EnvPool, batch_size "
+                "below num_envs); pgest steps all of them: make it with batch_size=num_envs."
+            )
+        self._vector = env
+        self._mode = autoreset_mode(env)
+        self.resets_take_steps = self._mode is AutoresetMode.NEXT_STEP
+        self._reseeding = reseeding
+        self._takes_seeds = isinstance(env.unwrapped, (SyncVectorEnv, AsyncVectorEnv))
+        self._episodes = np.zeros(env.num_envs, np.int64)
+        self._observation: Nest | None = None
+        self._ended = np.zeros(env.num_envs, np.bool_)
+        self._masked = False
+        self._mask_method = _mask_method(env)
+
+    @override
+    def reset(self, episode: int = 0) -> None:
+        self._observation = None
+        self._episodes[:] = episode
+        self._ended = np.zeros(self.num_envs, np.bool_)
+        options = None
+        if self._reseeding:
+            options = {environment_worker.RESEED: (self.seed, int(episode))}
+        self._reset(options, np.ones(self.num_envs, np.bool_))
+
+    @override
+    def observe(self) -> Nest:
+        if self._observation is None:
+            self.reset()
+        elif self._mode is AutoresetMode.DISABLED and self._ended.any():
+            self._observation = None
+            # A copy each: gymnasium takes the mask out of the options, and may keep it.
+            self._reset({"reset_mask": self._ended.copy()}, self._ended)
+            self._ended = np.zeros(self.num_envs, np.bool_)
+        self.action_mask = self._next_mask
+        return self._observation
+
+    @override
+    def step(self, action: Nest) -> Transition:
+        if self._observation is None or (
+            self._mode is AutoresetMode.DISABLED and self._ended.any()
+        ):
+            raise RuntimeError("step() before observe(): observe what to act on first.")
+        action = self._actions.copy(action)
+        self._observation = None  # what an exception below leaves behind: reset everything
+        try:
+            raw_observation, raw_reward, raw_terminated, raw_truncated, infos = self._vector.step(
+                action
+            )
+            observation = self._observations.copy(raw_observation)
+            reward = np.array(raw_reward, np.float32)
+            terminated = np.array(raw_terminated, np.bool_)
+            truncated = np.array(raw_truncated, np.bool_)
+        except Exception as error:
+            raise self._raised(error, "step") from error
+        acted = self._all_acted
+        if self._mode is AutoresetMode.NEXT_STEP and self._ended.any():
+            acted = ~self._ended
+            reward[self._ended] = 0.0
+            terminated[self._ended] = truncated[self._ended] = False
+        ended = terminated | truncated
+        rows = np.flatnonzero(ended)
+        next_observation = observation
+        last_infos: dict[int, dict[str, float]] = {}
+        if rows.size:
+            last_infos = self._last_infos(infos, rows)
+            if self._mode is AutoresetMode.SAME_STEP:
+                self._check_finite(observation)
+                next_observation = self._final_observations(observation, infos, rows)
+        self._check_finite(next_observation, reward, action)
+        self._follow_masks(infos, ended, self._all_acted)
+        self.timestep += int(acted.sum())
+        self._observation, self._ended = observation, ended
+        return Transition(reward, terminated, truncated, next_observation, acted, last_infos)
+
+    def _reset(self, options: dict[str, Any] | None, mask: np.ndarray) -> None:
+        seed = self._reset_seed(mask)
+        self._episodes[mask] += 1
+        try:
+            raw_observation, infos = self._vector.reset(seed=seed, options=options)
+            observation = self._observations.copy(raw_observation)
+        except Exception as error:
+            raise self._raised(error, "reset") from error
+        self._check_finite(observation)
+        self._masked = self._mask_method is not None or "action_mask" in infos
+        self._follow_masks(infos, self._none, mask)
+        self._observation = observation
+
+    def _reset_seed(self, mask: np.ndarray) -> Any:
+        if self.seed is None:
+            return None
+        if not self._takes_seeds:  # one for everything, and only where everything resets
+            whole = environment_worker.episode_seed(self.seed, 0, int(self._episodes[0]))
+            return whole if mask.all() else None
+        return [
+            environment_worker.episode_seed(self.seed, index, int(self._episodes[index]))
+            if mask[index]
+            else None
+            for index in range(self.num_envs)
+        ]
+
+    def _final_observations(self, observation: Nest, infos: Any, rows: np.ndarray) -> Nest:
+        final = infos.get("final_obs")
+        if final is None:
+            raise self._failure(
+                "ended an episode without infos['final_obs'], which its autoreset mode SAME_STEP "
+                "promises,",
+                int(rows[0]),
+            )
+        next_observation = self._observations.copy(observation)
+        for row in rows:
+            # gymnasium: an object array of single observations; others: a nest of batches.
+            value = final[row] if isinstance(final, np.ndarray) else _row(final, row)
+            try:
+                self._observations.check(value)
+            except ValueError as error:
+                message = f"gave a wrong infos['final_obs']: {error} It was given"
+                raise self._failure(message, int(row)) from error
+            self._observations.write(next_observation, int(row), value)
+        return next_observation
+
+    def _last_infos(self, infos: Any, rows: np.ndarray) -> dict[int, dict[str, float]]:
+        if self._mode is AutoresetMode.SAME_STEP:
+            # At the top stand the infos of the reset, but for what RecordEpisodeStatistics adds.
+            top = {key: infos[key] for key in ("episode", "_episode") if key in infos}
+            infos = {**top, **infos.get("final_info", {})}
+        columns = list(_columns(infos))
+        last_infos: dict[int, dict[str, float]] = {int(row): {} for row in rows}
+        for name, values, masks in columns:
+            for row, last in last_infos.items():
+                if all(mask[row] for mask in masks):
+                    number = as_number(values[row])
+                    if number is not None:
+                        last[name] = number
+        return last_infos
+
+    def _follow_masks(self, infos: Any, ended: np.ndarray, stepped: np.ndarray) -> None:
+        """Keeps a mask for each environment: of those that `stepped`, the new one.
+
+        Where an episode `ended` nothing is left to choose: NEXT_STEP ignores the next action,
+        DISABLED resets first. SAME_STEP has the mask of the new episode.
+        """
+        if not self._masked:
+            if "action_mask" in infos:
+                raise self._failure("gave an action_mask, but had none after reset()", None)
+            return
+        present = infos.get("_action_mask", self._all_acted)
+        if "action_mask" in infos:
+            masks = batch_masks(infos["action_mask"])
+        elif self._mask_method is not None:
+            masks, present = batch_masks(self._mask_method()), self._all_acted
+        else:
+            masks, present = self._next_mask, np.zeros(self.num_envs, np.bool_)
+        free = ended & (self._mode is not AutoresetMode.SAME_STEP)
+        missing = stepped & ~present & ~free
+        if missing.any():
+            index = int(missing.argmax())
+            raise self._failure("gave no action_mask, though it had one before,", index)
+        if not stepped.all() or free.any():
+            masks = _merge_masks(masks, self._next_mask, stepped, free)
+        self._set_mask(masks)
+
+    def _raised(self, error: Exception, method: str) -> EnvironmentFailure:
+        index = _failed_index(self._vector, error)
+        return self._failure(f"failed in {method}(): {reason(error)},", index)
+
+    @override
+    def _close_environments(self) -> None:
+        self._vector.close()
+
+
+def asynchronous(
+    factory: Callable[[], Any], num_envs: int, *, given: Any, seed: int | None
+) -> VectorEnvironments:
+    """Environments in processes of their own: spawned, since a fork of TensorFlow's threads hangs.
+
+    They reset themselves within the step that ends an episode (SAME_STEP: no round trip between
+    processes is lost) and reseed themselves from (seed, index, episode) each time.
+
+    Args:
+        factory: Makes one environment; pickled with cloudpickle.
+        num_envs: How many.
+        given: What the user gave.
+        seed: The run's seed.
+
+    Raises:
+        EnvironmentFailure: The processes did not start.
+    """
+    import cloudpickle  # type: ignore[import-untyped]  # a dependency of gymnasium
+
+    makers = [
+        functools.partial(environment_worker.make_worker_environment, factory, index)
+        for index in range(num_envs)
+    ]
+    cloudpickle.register_pickle_by_value(environment_worker)
+    try:
+        vector: VectorEnv = AsyncVectorEnv(
+            makers, context="spawn", autoreset_mode=AutoresetMode.SAME_STEP
+        )
+    except (EOFError, OSError) as error:  # what a pipe raises when its process is gone
+        raise EnvironmentFailure(
+            f"The processes for {num_envs} environments ({describe(given)}) ended while starting; "
+            "they said why above. Spawned processes import the main script again: it must make "
+            'environments only under `if __name__ == "__main__":`.'
+        ) from error
+    finally:
+        cloudpickle.unregister_pickle_by_value(environment_worker)
+    return VectorEnvironments(vector, given=given, seed=seed, owned=True, reseeding=True)
+
+
+def autoreset_mode(env: VectorEnv) -> AutoresetMode:
+    """The autoreset mode that a vector environment declares, as the enum or as its name or value.
+
+    Raises:
+        ValueError: The mode is missing or unknown.
+
+    >>> import gymnasium
+    >>> autoreset_mode(gymnasium.make_vec("CartPole-v1", num_envs=2)).name
+    'NEXT_STEP'
+    """
+    declared = (env.metadata or {}).get("autoreset_mode")
+    for mode in AutoresetMode:
+        if declared in (mode, mode.value, mode.name):
+            return mode
+    raise ValueError(
+        f"{describe(env)}.metadata['autoreset_mode'] is {declared!r}, expected one of "
+        f"{', '.join(f'AutoresetMode.{mode.name}' for mode in AutoresetMode)} of gymnasium.vector: "
+        "set it to what the vector environment does when an episode ends."
+    )
+
+
+def _row(values: Any, row: int) -> Any:
+    """One environment's part of batched arrays, dicts or tuples of them."""
+    if isinstance(values, Mapping):
+        return {key: _row(value, row) for key, value in values.items()}
+    if isinstance(values, tuple):
+        return tuple(_row(value, row) for value in values)
+    return values[row]
+
+
+def _columns(
+    infos: Mapping[str, Any], prefix: str = "", masks: tuple[Any, ...] = ()
+) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
+    """The name, the batched values and the masks of each entry of gymnasium's batched infos.
+
+    Beside ``key`` stands a mask ``_key`` of the environments that have it, at every level.
+    """
+    for key, values in infos.items():
+        if key in ("final_obs", "final_info") or (key[:1] == "_" and key[1:] in infos):
+            continue
+        present = (*masks, infos[f"_{key}"]) if f"_{key}" in infos else masks
+        if isinstance(values, Mapping):
+            yield from _columns(values, f"{prefix}{key}/", present)
+        elif isinstance(values, (np.ndarray, list)):
+            yield prefix + key, values, present
+
+
+def _merge_masks(new: Nest, old: Nest, stepped: np.ndarray, free: np.ndarray) -> Nest:
+    """`new` where a row `stepped`, else `old`; everything allowed where a row is `free`."""
+    if isinstance(new, dict):
+        return {key: _merge_masks(new[key], old[key], stepped, free) for key in new}
+    if isinstance(new, tuple):
+        return tuple(_merge_masks(*pair, stepped, free) for pair in zip(new, old, strict=True))
+    merged = new.copy()
+    merged[~stepped] = old[~stepped]
+    merged[free] = True
+    return merged
+
+
+def _mask_method(env: VectorEnv) -> Callable[[], Any] | None:
+    """How to call ``action_masks()``; a process cannot be asked without ending if it has none."""
+    unwrapped = env.unwrapped
+    if isinstance(unwrapped, SyncVectorEnv):
+        if all(single.has_wrapper_attr("action_masks") for single in unwrapped.envs):
+            return lambda: stack_masks(unwrapped.call("action_masks"))
+        return None
+    return getattr(unwrapped, "action_masks", None)
+
+
+def _failed_index(env: VectorEnv, error: Exception) -> int | None:
+    """Which environment raised, as far as gymnasium lets one know."""
+    unwrapped = env.unwrapped
+    if isinstance(unwrapped, AsyncVectorEnv):  # it drops the pipes of those that failed
+        failed = [index for index, pipe in enumerate(unwrapped.parent_pipes) if pipe is None]
+        return failed[0] if failed else None
+    if isinstance(unwrapped, SyncVectorEnv):  # it loops over them with the index `i`
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            if frame.f_locals.get("self") is unwrapped and "i" in frame.f_locals:
+                return int(frame.f_locals["i"])
+    return None

@@ -1,0 +1,426 @@
+"""Views of plain environments, one or several in this process; spaces; making views."""
+
+import gymnasium
+import numpy as np
+import pytest
+from environment_fakes import CountingEnv, FailingEnv, MaskedEnv, MethodMaskedEnv, SpaceEnv
+from gymnasium import spaces
+from gymnasium.wrappers import RecordEpisodeStatistics, TimeLimit
+
+from pgest import environments
+from pgest.environment_spaces import environment_action
+from pgest.environment_worker import episode_seed
+
+ZERO = np.zeros(1, np.int64)
+
+
+def balancing(observation):
+    """A CartPole action that is a function of the observation, so that trajectories compare."""
+    return (observation[:, 2] + observation[:, 3] > 0).astype(np.int64)
+
+
+def test_a_plain_environment_gives_exactly_its_own_trajectory():
+    bare = gymnasium.make("CartPole-v1", max_episode_steps=30)
+    view = environments.view(gymnasium.make("CartPole-v1", max_episode_steps=30), seed=5)
+    truncations = 0
+    for episode in range(4):
+        expected, _ = bare.reset(seed=episode_seed(5, 0, episode))
+        ended = False
+        while not ended:
+            observation = view.observe()
+            np.testing.assert_array_equal(observation, expected[None])
+            action = balancing(observation)
+            expected, reward, terminated, truncated, _ = bare.step(int(action[0]))
+            transition = view.step(action)
+            np.testing.assert_array_equal(transition.next_observation, expected[None])
+            assert transition.reward == [reward] and transition.acted == [True]
+            assert transition.terminated == [terminated] and transition.truncated == [truncated]
+            ended = terminated or truncated
+            assert list(transition.infos) == ([0] if ended else [])
+        truncations += truncated
+    assert truncations == 4  # this policy balances for 30 steps: the last observations are true
+    assert view.timestep == 120
+
+
+def test_arrays_have_a_batch_axis_and_the_dtypes_of_the_agreement():
+    view = environments.view("CartPole-v1", seed=0)
+    observation = view.observe()
+    transition = view.step(ZERO)
+    assert observation.shape == (1, 4) and observation.dtype == np.float32
+    assert transition.reward.dtype == np.float32 and transition.reward.shape == (1,)
+    for flags in (transition.terminated, transition.truncated, transition.acted):
+        assert flags.dtype == np.bool_ and flags.shape == (1,)
+
+
+@pytest.mark.parametrize("num_envs", [None, 3])
+def test_arrays_stay_as_they_were_though_the_environment_reuses_its_own(num_envs):
+    view = environments.view(lambda: CountingEnv(length=2), seed=0, num_envs=num_envs)
+    observations, lasts = [], []
+    action = np.zeros(num_envs or 1, np.int64)
+    for _ in range(4):
+        observations.append(view.observe())
+        lasts.append(view.step(action).next_observation)
+    assert [o[0].tolist() for o in observations] == [[0, 1], [1, 1], [0, 2], [1, 2]]
+    assert [o[0].tolist() for o in lasts] == [[1, 1], [2, 1], [1, 2], [2, 2]]
+
+
+def test_reset_seeds_are_a_function_of_seed_index_and_episode():
+    made = []
+
+    def factory():
+        made.append(CountingEnv(length=1))
+        return made[-1]
+
+    view = environments.view(factory, seed=9, num_envs=2)
+    view.reset(episode=4)
+    for _ in range(2):
+        view.observe()
+        view.step(np.zeros(2, np.int64))
+    view.observe()
+    assert made[0].seeds == [episode_seed(9, 0, episode) for episode in (4, 5, 6)]
+    assert made[1].seeds == [episode_seed(9, 1, episode) for episode in (4, 5, 6)]
+    assert len(set(made[0].seeds + made[1].seeds)) == 6
+
+
+def test_without_a_seed_resets_are_unseeded_and_a_view_takes_the_first_seed_it_is_offered():
+    view = environments.make(CountingEnv)
+    view.observe()
+    assert environments.view(view, seed=3) is view
+    assert environments.view(view, seed=4).seed == 3
+    view.reset()
+    assert view._envs[0].seeds == [None, episode_seed(3, 0, 0)]
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, True, "x"])
+def test_a_seed_must_be_a_non_negative_integer(seed):
+    with pytest.raises(ValueError, match="seed is .*expected a non-negative integer"):
+        environments.view(CountingEnv(), seed=seed)
+
+
+def test_pgest_closes_what_it_made_once_and_nothing_else():
+    given = CountingEnv()
+    with environments.view(given, seed=0) as view:
+        assert not view.owned and not view.is_vector and view.env is given
+    assert given.closed == 0
+    made = [CountingEnv() for _ in range(3)]
+    left = list(made)
+    with environments.view(left.pop, seed=0, num_envs=3) as view:
+        assert view.owned and view.is_vector
+    view.close()
+    assert [env.closed for env in made] == [1, 1, 1]
+
+
+def test_truncated_is_not_terminated_and_the_last_observation_is_the_true_one():
+    view = environments.view(TimeLimit(CountingEnv(length=100), 4), seed=0)
+    for step in range(1, 5):
+        view.observe()
+        transition = view.step(ZERO)
+        assert not transition.terminated[0] and transition.truncated[0] == (step == 4)
+        assert transition.next_observation[0, 0] == step
+    assert view.observe()[0, 0] == 0
+
+
+def test_stepping_an_ended_episode_without_observing_is_an_error():
+    view = environments.view(CountingEnv(length=1), seed=0)
+    with pytest.raises(RuntimeError, match="observe"):
+        view.step(ZERO)
+    view.observe()
+    view.step(ZERO)
+    with pytest.raises(RuntimeError, match="observe"):
+        view.step(ZERO)
+
+
+OBSERVATION_SPACES = [
+    spaces.Box(0, 255, (8, 6, 3), np.uint8),
+    spaces.Box(-1, 1, (), np.float64),
+    spaces.Box(-5, 5, (2, 2), np.int16),
+    spaces.Discrete(4, start=-2),
+    spaces.MultiDiscrete([3, 4], start=[1, -1]),
+    spaces.MultiBinary((2, 3)),
+    spaces.Tuple([spaces.Discrete(3), spaces.Box(0, 1, (2,))]),
+    spaces.Dict(
+        z=spaces.Box(0, 255, (2, 2), np.uint8),
+        a=spaces.Dict(deep=spaces.Tuple([spaces.Discrete(2, start=5), spaces.MultiBinary(2)])),
+    ),
+]
+
+
+def assert_nest_equal(actual, expected, index):
+    """The row `index` of a nest of batches is the unbatched nest `expected`, dtypes included."""
+    if isinstance(expected, dict):
+        assert list(actual) == list(expected)
+        for key in expected:
+            assert_nest_equal(actual[key], expected[key], index)
+    elif isinstance(expected, tuple):
+        assert isinstance(actual, tuple) and len(actual) == len(expected)
+        for pair in zip(actual, expected, strict=True):
+            assert_nest_equal(*pair, index)
+    else:
+        assert actual.dtype == np.asarray(expected).dtype
+        np.testing.assert_array_equal(actual[index], expected)
+
+
+@pytest.mark.parametrize("space", OBSERVATION_SPACES, ids=str)
+@pytest.mark.parametrize("num_envs", [1, 2])
+def test_observations_of_every_space(space, num_envs):
+    made = []
+
+    def factory():
+        made.append(SpaceEnv(space, spaces.Discrete(2)))
+        return made[-1]
+
+    view = environments.make(factory, num_envs)
+    for _ in range(8):
+        observation = view.observe()
+        for index, env in enumerate(made):
+            assert_nest_equal(observation, env.observations[-1], index)
+        transition = view.step(np.zeros(num_envs, np.int64))
+        for index, env in enumerate(made):
+            assert_nest_equal(transition.next_observation, env.observations[-1], index)
+
+
+@pytest.mark.parametrize("env_id", ["Pendulum-v1", "Blackjack-v1", "FrozenLake-v1", "Taxi-v4"])
+def test_real_environments_with_random_actions(env_id):
+    view = environments.view(env_id, seed=0, num_envs=2)
+    view.action_space.seed(0)
+    ended = 0
+    for _ in range(60):
+        observation = view.observe()
+        for leaf in observation if isinstance(observation, tuple) else [observation]:
+            assert leaf.shape[0] == 2
+        action = np.stack([view.action_space.sample() for _ in range(2)])
+        ended += len(view.step(action).infos)
+    assert view.timestep == 120 and (ended > 2 or env_id in ("Pendulum-v1", "Taxi-v4"))
+
+
+ACTION_SPACES = [
+    (spaces.Discrete(3, start=-1), np.array([0, 2], np.int32), np.array([-1, 1])),
+    (
+        spaces.MultiDiscrete([2, 3], start=[10, 20]),
+        np.array([[0, 2], [1, 0]], np.int32),
+        np.array([[10, 22], [11, 20]]),
+    ),
+    (spaces.MultiBinary(2), np.array([[0.0, 1.0], [1.0, 1.0]]), np.array([[0, 1], [1, 1]], "i1")),
+    (
+        spaces.Box(np.array([-1, 0], "f4"), np.array([1, np.inf], "f4")),
+        np.array([[-3.0, 7.0], [0.25, -1.0]]),
+        np.array([[-1, 7], [0.25, 0]], "f4"),
+    ),
+    (spaces.Box(0, 9, (1,), np.int64), np.array([[3.6], [99.0]]), np.array([[4], [9]])),
+    (
+        spaces.Dict(
+            b=spaces.Discrete(2, start=1), a=spaces.Tuple([spaces.MultiBinary(1), spaces.Box(0, 1)])
+        ),
+        {"a": (np.array([[1], [0]]), np.array([[0.5], [2.0]])), "b": np.array([1, 0])},
+        {
+            "b": np.array([2, 1]),
+            "a": (np.array([[1], [0]], "i1"), np.array([[0.5], [1.0]], "f4")),
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize("space, sampled, expected", ACTION_SPACES, ids=lambda value: "")
+def test_actions_reach_the_environments_in_their_own_terms(space, sampled, expected):
+    made = []
+
+    def factory():
+        made.append(SpaceEnv(spaces.Discrete(2), space))
+        return made[-1]
+
+    action = environment_action(space, sampled)
+    view = environments.view(factory, seed=0, num_envs=2)
+    view.observe()
+    view.step(action)
+    for index, env in enumerate(made):
+        assert_nest_equal(action, env.actions[0], index)  # SpaceEnv checks space.contains
+        assert_nest_equal(expected, env.actions[0], index)
+
+
+def test_an_environment_that_writes_into_its_action_changes_nothing_outside():
+    class Doubling(SpaceEnv):
+        def step(self, action):
+            result = super().step(action.copy())
+            action *= 2
+            return result
+
+    view = environments.view(Doubling(spaces.Discrete(2), spaces.Box(-9, 9, (2,))), seed=0)
+    view.observe()
+    action = np.ones((1, 2), np.float32)
+    view.step(action)
+    np.testing.assert_array_equal(action, [[1, 1]])
+
+
+def test_an_action_of_a_wrong_shape_is_named():
+    view = environments.view("Pendulum-v1", seed=0)
+    view.observe()
+    with pytest.raises(ValueError, match=r"action_space has shape \(1, 2\), expected \(1, 1\)"):
+        view.step(np.zeros((1, 2), np.float32))
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Text(5),
+        spaces.Sequence(spaces.Discrete(2)),
+        spaces.Graph(spaces.Box(0, 1), spaces.Discrete(2)),
+        spaces.OneOf([spaces.Discrete(2), spaces.Discrete(3)]),
+        spaces.Dict(),
+    ],
+    ids=lambda space: type(space).__name__,
+)
+def test_unsupported_spaces_are_named_with_their_place(space):
+    nested = spaces.Dict(a=spaces.Discrete(2), b=spaces.Tuple([space]))
+    with pytest.raises(ValueError, match=r"observation_space\['b'\]\[0\] is .*not support"):
+        environments.view(SpaceEnv(nested, spaces.Discrete(2)), seed=0)
+    with pytest.raises(ValueError, match="action_space is .*not support"):
+        environments.view(SpaceEnv(spaces.Discrete(2), space), seed=0)
+
+
+@pytest.mark.parametrize(
+    "what, match",
+    [
+        ("raise", r"Environment 1 \(.*\) failed in step\(\): KeyError: 'gear', at timestep 2"),
+        ("shape", r"Environment 1 .* failed in step\(\): ValueError"),
+        ("observation nan", r"Environment 1 .*observation with 1 of 2 values not finite.*Box"),
+        ("observation -inf", r"Environment 1 .*the first: -inf"),
+        ("reward nan", r"Environment 1 .*gave the reward nan at timestep 2"),
+        ("reward inf", r"Environment 1 .*gave the reward inf"),
+    ],
+)
+def test_failures_name_the_environment_and_the_timestep(what, match):
+    made = [FailingEnv(what), CountingEnv(length=100)]
+    view = environments.view(made.pop, seed=0, num_envs=2)
+    view.observe()
+    view.step(np.zeros(2, np.int64))
+    view.observe()
+    with pytest.raises(environments.EnvironmentFailure, match=match) as caught:
+        view.step(np.zeros(2, np.int64))
+    assert caught.value.env_index == 1 and caught.value.timestep == 2
+    assert isinstance(caught.value.__cause__, KeyError) == (what == "raise")
+    assert view.observe()[:, 0].tolist() == [0, 0]  # everything starts afresh
+
+
+@pytest.mark.parametrize("what", ["raise", "observation nan", "reward nan"])
+def test_a_single_environment_fails_as_clearly(what):
+    view = environments.view(FailingEnv(what, at=1), seed=0)
+    view.observe()
+    with pytest.raises(environments.EnvironmentFailure, match="Environment 0 .* timestep 0"):
+        view.step(ZERO)
+
+
+def test_failures_in_reset_are_named_too():
+    view = environments.view(FailingEnv("raise in reset"), seed=0)
+    with pytest.raises(environments.EnvironmentFailure, match=r"reset\(\): OSError: no simulator"):
+        view.observe()
+
+
+def test_an_observation_unlike_its_space_is_found_at_reset():
+    env = CountingEnv()
+    env.observation_space = spaces.Box(0, 1, (3,))
+    with pytest.raises(environments.EnvironmentFailure, match=r"shape \(2,\), expected \(3,\)"):
+        environments.view(env, seed=0).observe()
+    env.observation_space = spaces.Dict(a=spaces.Discrete(2))
+    with pytest.raises(environments.EnvironmentFailure, match=r"ndarray, expected a dict of \['a"):
+        environments.view(env, seed=0).observe()
+
+
+def test_a_nan_action_is_named_as_the_likely_cause():
+    class Echo(SpaceEnv):
+        def step(self, action):
+            return np.full(2, action[0]), 0.0, False, False, {}
+
+    view = environments.view(Echo(spaces.Box(-1, 1, (2,)), spaces.Box(-1, 1, (1,))), seed=0)
+    view.observe()
+    with pytest.raises(environments.EnvironmentFailure, match="look at the policy"):
+        view.step(np.array([[np.nan]], np.float32))
+
+
+def test_huge_finite_values_pass_the_check():
+    view = environments.view(FailingEnv("observation 3e38"), seed=0)
+    for _ in range(2):
+        view.observe()
+        transition = view.step(ZERO)
+    assert transition.next_observation[0, 1] == np.float32(3e38)
+
+
+@pytest.mark.parametrize("env", [MaskedEnv, MethodMaskedEnv])
+@pytest.mark.parametrize("num_envs", [None, 2])
+def test_action_masks_belong_to_the_last_observation(env, num_envs):
+    view = environments.view(env, seed=0, num_envs=num_envs)
+    for step in [0, 1, 2, 0, 1, 2]:
+        view.observe()
+        mask = view.action_mask
+        assert mask.dtype == np.bool_ and mask.tolist() == [
+            [step == 0, step == 1, step == 2] for _ in range(num_envs or 1)
+        ]
+        view.step(np.full(num_envs or 1, step))
+        assert view.action_mask is mask
+
+
+def test_taxi_offers_a_mask():
+    view = environments.view("Taxi-v4", seed=0)
+    view.observe()
+    assert view.action_mask.shape == (1, 6)
+    np.testing.assert_array_equal(
+        view.action_mask[0], view._envs[0].unwrapped.action_mask(view.observe()[0]) == 1
+    )
+
+
+def test_a_mask_that_goes_missing_or_allows_nothing_is_an_error():
+    view = environments.view(MaskedEnv(forget_at=1), seed=0)
+    view.observe()
+    with pytest.raises(environments.EnvironmentFailure, match="no action_mask, though"):
+        view.step(ZERO)
+    empty = MaskedEnv()
+    empty.mask = lambda: np.zeros(3)
+    with pytest.raises(environments.EnvironmentFailure, match="allows no action"):
+        environments.view(empty, seed=0).observe()
+    wide = MaskedEnv()
+    wide.mask = lambda: np.ones(4)
+    with pytest.raises(environments.EnvironmentFailure, match=r"shape \(4,\), not \(3,\)"):
+        environments.view(wide, seed=0).observe()
+
+
+def test_the_numbers_of_the_last_info_come_with_the_episode():
+    view = environments.view(RecordEpisodeStatistics(CountingEnv(length=2)), seed=0)
+    view.observe()
+    assert view.step(ZERO).infos == {}
+    view.observe()
+    info = view.step(ZERO).infos[0]
+    assert info.pop("episode/t") >= 0
+    assert info == {"steps": 2.0, "nested/half": 1.0, "episode/r": 3.0, "episode/l": 2.0}
+    assert all(type(value) is float for value in info.values())
+
+
+def test_what_view_and_make_take_and_what_they_say_otherwise():
+    assert environments.view("CartPole-v1", seed=0).num_envs == 1
+    assert (
+        environments.make("CartPole-v1", max_episode_steps=7)._envs[0].spec.max_episode_steps == 7
+    )
+    assert environments.make(CountingEnv, length=9)._envs[0].length == 9
+    with pytest.raises(TypeError, match="env is 5 of type int, expected a gymnasium.Env"):
+        environments.view(5, seed=0)
+    with pytest.raises(TypeError, match="expected the id of an environment or a factory"):
+        environments.make(CountingEnv())
+    with pytest.raises(TypeError, match="made None, expected a gymnasium.Env"):
+        environments.make(lambda: None)
+    with pytest.raises(ValueError, match="num_envs is 4, but CountingEnv comes as 1"):
+        environments.view(CountingEnv(), seed=0, num_envs=4)
+    with pytest.raises(ValueError, match="num_envs is 0, expected a positive integer"):
+        environments.make("CartPole-v1", 0)
+    with pytest.raises(ValueError, match="vectorization is 'fork', expected 'sync'"):
+        environments.make("CartPole-v1", 2, vectorization="fork")
+    with pytest.raises(ValueError, match="takes the id of an environment"):
+        environments.make(CountingEnv, 2, vectorization="native")
+
+
+def test_a_factory_must_make_new_environments_of_the_same_spaces():
+    one = CountingEnv()
+    with pytest.raises(ValueError, match="gave one environment twice"):
+        environments.make(lambda: one, 2)
+    assert one.closed == 2  # nothing that was made is left open
+    different = [MaskedEnv(), CountingEnv()]
+    with pytest.raises(ValueError, match="Environment 1 has the spaces"):
+        environments.make(list(different).pop, 2)
+    assert [env.closed for env in different] == [1, 1]

@@ -1,0 +1,77 @@
+"""Each program in examples/ runs, in a process of its own, with a small budget."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+# Arguments that make a program short. Every example stands here.
+BUDGETS = {
+    "cartpole.py": ["--max-timesteps", "3000", "--episodes", "2", "--model-dir", "run"],
+    "custom_hook.py": ["--max-timesteps", "3000"],
+    "vector_environment.py": ["--max-timesteps", "1500", "--num-envs", "3"],
+    "continue_training.py": ["--model-dir", "run"],
+}
+# Needs an export to play with, so it runs in a test of its own.
+AFTER_AN_EXPORT = {"play_saved_policy.py"}
+
+
+def run(program: str, *arguments: str, cwd: Path, block: str = "") -> str:
+    """The output of an example; `block` names a module that must not be imported."""
+    command = [sys.executable, str(EXAMPLES / program), *arguments]
+    environment = dict(os.environ)
+    if block:
+        (cwd / "blocked").mkdir(exist_ok=True)
+        (cwd / "blocked" / f"{block}.py").write_text(f"raise ImportError('{block} is blocked')\n")
+        environment["PYTHONPATH"] = str(cwd / "blocked")
+    result = subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def test_every_example_is_tested():
+    programs = {path.name for path in EXAMPLES.glob("*.py")}
+    assert programs == set(BUDGETS) | AFTER_AN_EXPORT
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", sorted(set(BUDGETS) - {"cartpole.py"}))
+def test_the_example_runs(program, tmp_path):
+    assert run(program, *BUDGETS[program], cwd=tmp_path)
+
+
+@pytest.mark.slow
+def test_cartpole_trains_and_its_export_plays_without_pgest(tmp_path):
+    output = run("cartpole.py", *BUDGETS["cartpole.py"], cwd=tmp_path)
+    assert "after 3,000 timesteps" in output
+    assert list((tmp_path / "run").glob("events.out.tfevents.*"))
+    output = run(
+        "play_saved_policy.py", "run/export", "--episodes", "2", cwd=tmp_path, block="pgest"
+    )
+    assert "Mean return" in output
+
+
+@pytest.mark.slow
+def test_continuing_adds_up(tmp_path):
+    output = run("continue_training.py", *BUDGETS["continue_training.py"], cwd=tmp_path)
+    steps = [int(step) for step in re.findall(r": +step (\d+), timestep", output)]
+    assert steps == [4, 4, 7, 1]
+
+
+@pytest.mark.learning
+@pytest.mark.parametrize("seed", range(5))
+def test_cartpole_is_solved_within_200_000_timesteps(seed, tmp_path):
+    """The shipped program and its own hyper-parameters; every seed counts."""
+    output = run("cartpole.py", "--seed", str(seed), "--model-dir", "run", cwd=tmp_path)
+    line = next(line for line in output.splitlines() if line.startswith("Greedy return"))
+    mean = float(line.split(": ")[1].split(" ")[0])
+    timesteps = int(line.split("after ")[1].split(" ")[0].replace(",", ""))
+    assert mean >= 475.0
+    assert timesteps <= 200_000

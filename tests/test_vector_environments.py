@@ -1,0 +1,417 @@
+"""Views of gymnasium's vector environments: all autoreset modes, processes, native ones."""
+
+import os
+import signal
+import sys
+
+import cloudpickle
+import gymnasium
+import numpy as np
+import pytest
+from environment_fakes import CountingEnv, FailingEnv, MaskedEnv, MethodMaskedEnv, SpaceEnv
+from gymnasium import spaces
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.wrappers import RecordEpisodeStatistics
+from gymnasium.wrappers.vector import RecordEpisodeStatistics as VectorRecordEpisodeStatistics
+
+from pgest import environments
+from pgest.vector_environments import VectorEnvironments
+
+MODES = list(AutoresetMode)
+
+
+def cartpole(max_episode_steps=12):
+    return gymnasium.make("CartPole-v1", max_episode_steps=max_episode_steps)
+
+
+def tilting(observation):
+    """A poor CartPole policy that is a function of the observation: some episodes end in time."""
+    return (observation[:, 0] > 0).astype(np.int64)
+
+
+def trajectories(view, timesteps, policy=tilting):
+    """For each environment, the transitions that count: (o, a, r, o', terminated, truncated)."""
+    rows = [[] for _ in range(view.num_envs)]
+    while min(map(len, rows)) < timesteps:
+        observation = view.observe()
+        action = policy(observation)
+        transition = view.step(action)
+        for index in np.flatnonzero(transition.acted):
+            rows[index].append(
+                (
+                    observation[index].tolist(),
+                    action[index].tolist(),
+                    float(transition.reward[index]),
+                    transition.next_observation[index].tolist(),
+                    bool(transition.terminated[index]),
+                    bool(transition.truncated[index]),
+                )
+            )
+    return [row[:timesteps] for row in rows]
+
+
+def sync(factory, num_envs, mode):
+    return SyncVectorEnv([factory] * num_envs, autoreset_mode=mode)
+
+
+def test_all_autoreset_modes_give_the_same_transitions():
+    # Every reset after the first draws from the environment's own generator, alike in both modes.
+    next_step, same_step = (
+        trajectories(environments.view(sync(cartpole, 3, mode), seed=8), 100)
+        for mode in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP)
+    )
+    assert next_step == same_step
+    assert any(row[4] for row in next_step[0]) and any(row[5] for row in next_step[0])
+    # In mode DISABLED pgest resets, with the seeds that its own environments get.
+    disabled = trajectories(
+        environments.view(sync(cartpole, 3, AutoresetMode.DISABLED), seed=8), 100
+    )
+    own = trajectories(environments.view(cartpole, seed=8, num_envs=3), 100)
+    assert disabled == own
+    assert disabled[0][:5] == next_step[0][:5]  # the first episode is seeded alike in every mode
+
+
+def test_one_plain_environment_is_the_first_of_several():
+    own = trajectories(environments.view(cartpole, seed=8, num_envs=3), 60)
+    assert trajectories(environments.view(cartpole(), seed=8), 60)[0] == own[0]
+
+
+@pytest.fixture(scope="module")
+def asynchronous():
+    with environments.make(cartpole, 2, vectorization="async") as view:
+        yield view
+
+
+def test_processes_give_exactly_the_transitions_of_the_loop(asynchronous):
+    asynchronous.seed = 8
+    assert asynchronous.is_vector and asynchronous.owned
+    asynchronous.reset(episode=3)
+    loop = environments.view(cartpole, seed=8, num_envs=2)
+    loop.reset(episode=3)
+    assert trajectories(asynchronous, 80) == trajectories(loop, 80)
+
+
+def test_processes_are_spawned_and_outlive_a_ctrl_c_of_the_terminal(asynchronous):
+    processes = asynchronous._vector.processes
+    assert [type(process).__name__ for process in processes] == ["SpawnProcess"] * 2
+    asynchronous.reset()
+    for process in processes:
+        os.kill(process.pid, signal.SIGINT)
+    for _ in range(3):
+        asynchronous.observe()
+        asynchronous.step(np.zeros(2, np.int64))
+    assert all(process.is_alive() for process in processes)
+
+
+class ModulesEnv(CountingEnv):
+    def step(self, action):
+        observation, reward, terminated, truncated, _ = super().step(action)
+        info = {name: name in sys.modules for name in ("tensorflow", "pgest", "gymnasium")}
+        return observation, reward, terminated, truncated, info
+
+
+def test_processes_import_neither_pgest_nor_tensorflow():
+    module = sys.modules[__name__]
+    fakes = sys.modules["environment_fakes"]
+    for by_value in (module, fakes):  # else unpickling the environment imports this file
+        cloudpickle.register_pickle_by_value(by_value)
+    try:
+        with environments.make(ModulesEnv, 1, vectorization="async", length=1) as view:
+            view.observe()
+            assert view.step(np.zeros(1, np.int64)).infos[0] == {
+                "tensorflow": 0.0,
+                "pgest": 0.0,
+                "gymnasium": 1.0,
+            }
+    finally:
+        for by_value in (module, fakes):
+            cloudpickle.unregister_pickle_by_value(by_value)
+
+
+def failing(index):
+    return FailingEnv("unpicklable") if index else CountingEnv(length=100)
+
+
+class FailsInOneOfTwo:
+    """A factory whose second environment, by its process name, fails."""
+
+    def __call__(self):
+        import multiprocessing
+
+        return failing(int(multiprocessing.current_process().name.endswith("-1")))
+
+
+def test_a_failure_in_a_process_names_the_environment_and_does_not_hang():
+    with environments.make(FailsInOneOfTwo(), 2, vectorization="async") as view:
+        view.observe()
+        view.step(np.zeros(2, np.int64))
+        view.observe()
+        with pytest.raises(
+            environments.EnvironmentFailure,
+            match=r"(?s)Environment 1 .*UnpicklableError.*raise Unpick.*timestep 2",
+        ) as caught:
+            view.step(np.zeros(2, np.int64))
+        assert caught.value.env_index == 1
+    assert not any(process.is_alive() for process in view._vector.processes)
+
+
+def raises_at_once():
+    raise OSError("no licence")
+
+
+def test_an_environment_that_cannot_be_made_says_so():
+    with pytest.raises(OSError, match="no licence"):
+        environments.make(raises_at_once, 2, vectorization="async")
+
+
+def test_a_native_vector_environment_wastes_a_step_and_says_so():
+    view = environments.make(
+        "CartPole-v1", 16, vectorization="native", seed=1, max_episode_steps=20
+    )
+    previous_ended = np.zeros(16, np.bool_)
+    counted, wasted = 0, 0
+    for _ in range(100):
+        observation = view.observe()
+        assert observation.flags.c_contiguous and observation.dtype == np.float32
+        transition = view.step(tilting(observation))
+        np.testing.assert_array_equal(transition.acted, ~previous_ended)
+        assert (transition.reward == transition.acted).all()
+        last = transition.next_observation
+        fallen = (np.abs(last[:, 2]) > 12 * np.pi / 180) | (np.abs(last[:, 0]) > 2.4)
+        np.testing.assert_array_equal(transition.terminated, fallen)
+        assert (np.abs(last[~transition.acted]) <= 0.05).all()  # where CartPole starts
+        previous_ended = transition.terminated | transition.truncated
+        assert sorted(transition.infos) == np.flatnonzero(previous_ended).tolist()
+        counted, wasted = counted + transition.acted.sum(), wasted + (~transition.acted).sum()
+    assert wasted > 50 and view.timestep == counted == 1600 - wasted
+
+
+def test_a_native_vector_environment_repeats_itself_from_its_seed():
+    first, second, other = (
+        trajectories(environments.make("CartPole-v1", 4, vectorization="native", seed=seed), 50)
+        for seed in (1, 1, 2)
+    )
+    assert first == second != other
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("truncates", [False, True])
+def test_the_last_observation_is_the_true_one_and_observe_goes_on(mode, truncates):
+    view = environments.view(sync(lambda: CountingEnv(2, truncates), 2, mode), seed=0)
+    seen = []
+    while len(seen) < 4:
+        observation = view.observe()
+        transition = view.step(np.zeros(2, np.int64))
+        if transition.acted[0]:
+            ended = bool((transition.truncated if truncates else transition.terminated)[0])
+            assert not (transition.terminated if truncates else transition.truncated).any()
+            seen.append((observation[1, 0], transition.next_observation[1, 0], ended))
+    if mode is AutoresetMode.SAME_STEP:
+        # SyncVectorEnv keeps CountingEnv's one array for final_obs and overwrites it by the reset.
+        assert [row[0] for row in seen] == [0, 1, 0, 1] and [row[2] for row in seen] == [
+            False,
+            True,
+        ] * 2
+    else:
+        assert seen == [(0, 1, False), (1, 2, True)] * 2
+    assert view.timestep == 8
+
+
+def test_in_processes_the_last_observation_outlives_the_reset_of_a_reused_array():
+    with environments.make(CountingEnv, 2, vectorization="async", length=2) as view:
+        for _ in range(2):
+            view.observe()
+            transition = view.step(np.zeros(2, np.int64))
+    assert transition.next_observation.tolist() == [[2, 1], [2, 1]]
+
+
+NESTED = spaces.Dict(
+    image=spaces.Box(0, 255, (2, 2, 1), np.uint8),
+    rest=spaces.Tuple([spaces.Discrete(3, start=1), spaces.Box(-1, 1, (2,))]),
+)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_nested_spaces_in_every_mode(mode):
+    vector = sync(lambda: SpaceEnv(NESTED, NESTED, length=2), 2, mode)
+    view = environments.view(vector, seed=0)
+    first, second = vector.envs
+    for _ in range(7):
+        observation = view.observe()
+        assert observation["image"].shape == (2, 2, 2, 1) and observation["image"].dtype == np.uint8
+        action = {
+            "image": np.full((2, 2, 2, 1), 7, np.uint8),
+            "rest": (np.array([1, 3]), np.array([[0, 0], [1, 1]], np.float32)),
+        }
+        transition = view.step(action)
+        if transition.terminated[0]:
+            before_last = -2 if mode is AutoresetMode.SAME_STEP else -1  # the reset one is the last
+            true_last = second.observations[before_last]
+            np.testing.assert_array_equal(
+                transition.next_observation["rest"][1][1], true_last["rest"][1]
+            )
+            assert transition.next_observation["rest"][0][1] == true_last["rest"][0]
+            np.testing.assert_array_equal(
+                transition.next_observation["image"][1], true_last["image"]
+            )
+    assert [int(action["rest"][0]) for action in second.actions] == [3] * len(second.actions)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("env", [MaskedEnv, MethodMaskedEnv])
+def test_masks_in_every_mode(mode, env):
+    lengths = iter([2, 3, 3])  # the first makes SyncVectorEnv's spaces
+    view = environments.view(
+        SyncVectorEnv([lambda: env(next(lengths))] * 2, autoreset_mode=mode), seed=0
+    )
+    for _ in range(12):
+        observation = view.observe()
+        mask = view.action_mask
+        steps = observation[:, 0].astype(int)
+        acting = view._ended == 0 if mode is AutoresetMode.NEXT_STEP else np.ones(2, bool)
+        expected = np.arange(3)[None] == (steps % 3)[:, None]
+        np.testing.assert_array_equal(mask, expected | ~acting[:, None])
+        np.testing.assert_array_equal(view.step(mask.argmax(axis=1)).acted, acting)
+
+
+def test_masks_from_processes_through_a_method():
+    with environments.make(MethodMaskedEnv, 2, vectorization="async", length=2) as view:
+        for step in [0, 1, 0, 1]:
+            view.observe()
+            assert view.action_mask.tolist() == [[step == 0, step == 1, False]] * 2
+            view.step(np.full(2, step))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_numbers_of_the_last_info_in_every_mode(mode):
+    view = environments.view(
+        sync(lambda: RecordEpisodeStatistics(CountingEnv(length=2)), 2, mode), seed=0
+    )
+    view.observe()
+    assert view.step(np.zeros(2, np.int64)).infos == {}
+    view.observe()
+    infos = view.step(np.zeros(2, np.int64)).infos
+    assert sorted(infos) == [0, 1]
+    assert infos[1].pop("episode/t") >= 0
+    assert infos[1] == {"steps": 2.0, "nested/half": 1.0, "episode/r": 3.0, "episode/l": 2.0}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_statistics_of_a_vector_wrapper(mode):
+    lengths = iter([2, 2, 5])
+    vector = SyncVectorEnv([lambda: CountingEnv(next(lengths))] * 2, autoreset_mode=mode)
+    view = environments.view(VectorRecordEpisodeStatistics(vector), seed=0)
+    for _ in range(2):
+        view.observe()
+        infos = view.step(np.zeros(2, np.int64)).infos
+    assert list(infos) == [0] and infos[0]["episode/r"] == 3.0 and infos[0]["steps"] == 2.0
+
+
+@pytest.mark.parametrize("mode", ["NextStep", "SAME_STEP", AutoresetMode.DISABLED])
+def test_modes_by_name_and_value(mode):
+    vector = sync(cartpole, 1, AutoresetMode.NEXT_STEP)
+    vector.metadata["autoreset_mode"] = mode
+    assert environments.view(vector, seed=0)._mode in MODES
+
+
+@pytest.mark.parametrize("mode", [None, "sometimes"])
+def test_a_missing_or_unknown_mode_is_an_error_of_one_sentence(mode):
+    vector = sync(cartpole, 1, AutoresetMode.NEXT_STEP)
+    vector.metadata["autoreset_mode"] = mode
+    with pytest.raises(
+        ValueError, match="'autoreset_mode'] is .*expected one of AutoresetMode.NEXT"
+    ):
+        environments.view(vector, seed=0)
+
+
+def test_a_promise_of_final_observations_must_be_kept():
+    vector = sync(lambda: CountingEnv(1), 2, AutoresetMode.NEXT_STEP)
+    vector.metadata["autoreset_mode"] = AutoresetMode.SAME_STEP
+    view = environments.view(vector, seed=0)
+    view.observe()
+    with pytest.raises(environments.EnvironmentFailure, match=r"without infos\['final_obs'\]"):
+        view.step(np.zeros(2, np.int64))
+
+
+def test_a_vector_environment_of_the_user_stays_open_and_counts():
+    vector = sync(CountingEnv, 2, AutoresetMode.NEXT_STEP)
+    with environments.view(vector, seed=0) as view:
+        assert view.env is vector and view.is_vector and not view.owned and view.num_envs == 2
+    assert not vector.closed
+    with pytest.raises(ValueError, match="num_envs is 3, but SyncVectorEnv comes as 2"):
+        environments.view(vector, seed=0, num_envs=3)
+    with environments.view(lambda: vector, seed=0) as view:
+        assert view.owned  # a factory makes it, for pgest
+    assert vector.closed
+
+
+def test_only_resets_of_everything_are_seeded_where_one_seed_is_all_there_is():
+    class Recording(VectorEnv):
+        metadata = {"autoreset_mode": AutoresetMode.DISABLED}
+        num_envs = 2
+        single_observation_space = spaces.Discrete(2)
+        single_action_space = spaces.Discrete(2)
+        resets = []
+
+        def reset(self, *, seed=None, options=None):
+            self.resets.append((seed, options))
+            return np.zeros(2, np.int64), {}
+
+        def step(self, actions):
+            return actions, np.ones(2), np.array([False, True]), np.zeros(2, bool), {}
+
+    view = environments.view(Recording(), seed=5)
+    view.observe()
+    view.step(np.zeros(2, np.int64))
+    view.observe()
+    (first, nothing), (second, options) = Recording.resets
+    assert isinstance(first, int) and nothing is None and second is None
+    assert options["reset_mask"].tolist() == [False, True]
+
+
+@pytest.mark.parametrize("what", ["raise", "observation nan", "reward inf", "raise in reset"])
+@pytest.mark.parametrize("mode", MODES)
+def test_failures_name_the_environment_where_gymnasium_tells(what, mode):
+    made = [FailingEnv(what), CountingEnv(length=100), CountingEnv(length=100)]
+    vector = SyncVectorEnv([made.pop] * 2 + [made.pop] * 0, autoreset_mode=mode) if False else None
+    envs = [CountingEnv(length=100), FailingEnv(what)]
+    vector = SyncVectorEnv([lambda: envs[0], lambda: envs[1]], autoreset_mode=mode)
+    view = environments.view(vector, seed=0)
+    with pytest.raises(environments.EnvironmentFailure, match="Environment 1 .*timestep") as caught:
+        for _ in range(2):
+            view.observe()
+            view.step(np.zeros(2, np.int64))
+    assert caught.value.env_index == 1
+    assert caught.value.timestep == (0 if what == "raise in reset" else 2)
+
+
+def failing_first():
+    return FailingEnv("raise")
+
+
+def test_a_process_of_the_user_that_fails_is_named():
+    vector = AsyncVectorEnv([CountingEnv, failing_first], context="spawn")
+    view = environments.view(vector, seed=0)
+    view.observe()
+    view.step(np.zeros(2, np.int64))
+    with pytest.raises(environments.EnvironmentFailure, match="Environment 1 .*gear"):
+        view.step(np.zeros(2, np.int64))
+    vector.close()
+
+
+def test_an_env_pool_that_steps_a_part_at_a_time_is_refused():
+    vector = sync(CountingEnv, 2, AutoresetMode.NEXT_STEP)
+    vector.is_async = True
+    with pytest.raises(ValueError, match="batch_size=num_envs"):
+        VectorEnvironments(vector, given=vector, seed=0, owned=False)
+
+
+def test_an_env_pool_is_a_vector_environment_like_any_other():
+    envpool = pytest.importorskip("envpool")
+    pool = envpool.make("CartPole-v1", env_type="gymnasium", num_envs=3, seed=1)
+    view = environments.view(pool, seed=0)
+    rows = trajectories(view, 60)
+    for row in rows:
+        for (*_, last, terminated, truncated), (following, *_) in zip(row, row[1:], strict=False):
+            assert terminated or truncated or last == following
+    assert sum(step[4] for step in rows[0]) > 2
