@@ -11,13 +11,22 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pgest import checkpoints, counters, environments, loops, runs
+from pgest import (
+    checkpoints,
+    counters,
+    environment_view,
+    environments,
+    exports,
+    loops,
+    runs,
+)
 from pgest import episodes as episodes_lib
 from pgest import evaluation as evaluation_lib
 from pgest import memory as memory_lib
 from pgest import model_fn as model_fn_lib
 from pgest import run_config, training, update_config
 from pgest.hooks import defaults, monitor
+from pgest.tf_policies import TFPolicy
 from pgest.tracing import model as model_lib
 
 
@@ -78,6 +87,7 @@ class PGAgent:
         self._saved = training.SavedState(self.model, self.model_dir, warm_start_from)
         self._trainer: training.Trainer | None = None
         self._evaluator = evaluation_lib.Evaluator(self.model)
+        self._policies: exports.AgentPolicies | None = None
         self._writer: Any = None
 
     # --- counters ------------------------------------------------------------------------------
@@ -259,6 +269,56 @@ class PGAgent:
         for index in range(size):
             yield tf.nest.map_structure(lambda leaf, row=index: leaf[row], rows)
 
+    @property
+    def policy(self) -> TFPolicy:
+        """The greedy policy over the live variables.
+
+        Raises:
+          RuntimeError: no environment was seen yet: train, evaluate or call `check(env)` first.
+        """
+        return self._agent_policies().greedy
+
+    @property
+    def collect_policy(self) -> TFPolicy:
+        """The policy that training acts with: it samples, and gives log-probabilities."""
+        return self._agent_policies().collect
+
+    @property
+    def raw_policy(self) -> TFPolicy:
+        """The policy that samples; `policy` is its mode."""
+        return self._agent_policies().raw
+
+    def export_saved_model(
+        self, export_dir_base: str | os.PathLike[str], *, checkpoint_path: str | None = None
+    ) -> str:
+        """Writes the policy into a new timestamped directory; any TensorFlow can load it.
+
+        `serving_default` takes a bare observation and gives the greedy action; `sample` also takes
+        noise. Everything the policy needs, normalisers and masks included, is inside.
+
+        Args:
+          export_dir_base: the directory that holds the timestamped ones.
+          checkpoint_path: as in `evaluate`.
+
+        Returns:
+          The path of the new directory, which appears when it is complete.
+        """
+        policies = self._agent_policies()
+        with self._saved.weights(checkpoint_path, trained=self._trainer is not None):
+            return exports.export_saved_model(self.model, policies.raw, export_dir_base)
+
+    def _agent_policies(self) -> exports.AgentPolicies:
+        if self._policies is None:
+            if self._trainer is None:
+                raise RuntimeError(
+                    "The policy is not known before the agent has seen an environment: train "
+                    "first, or call agent.check(env)."
+                )
+            view = self._trainer.view
+            spaces = (view.observation_space, view.action_space)
+            self._policies = exports.AgentPolicies(self.model, self._trainer.actor, spaces)
+        return self._policies
+
     def check(self, env: Any) -> str:
         """Traces every mode for `env`, prints and returns what was found.
 
@@ -321,13 +381,24 @@ class PGAgent:
         """The trainer under way if it steps this very environment, else one for it."""
         if self._trainer is None or not self._trainer.uses(env):
             view = environments.view(env, seed=self.model.seed)
+            self._check_override(view)
             previous, self._trainer = self._trainer, None
             if previous is not None:
                 previous.leave()
             self._saved.restore()
             self._trainer = training.Trainer(self, view, env)
+            self._evaluator.remember_spaces(view)
             self._saved.check_whole_model()
         return self._trainer
+
+
+    def _check_override(self, view: environment_view.EnvironmentView) -> None:
+        if view.is_vector and type(self).run_episode is not PGAgent.run_episode:
+            raise ValueError(
+                f"{type(self).__name__} overrides run_episode, which plays one environment, and "
+                f"was given {view.num_envs} at once: give it a single environment, or use a hook "
+                "(after_episode) in place of the override."
+            )
 
 
 def _resolve_config(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import shutil
 import time
 import warnings
 from collections.abc import Iterable, Mapping
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf import text_format
 
 _PREFIX = "model.ckpt"
 _KEY_START = "variables/"
@@ -167,8 +169,6 @@ def check_fit(
 
 def copy(path: str, destination: str | os.PathLike[str]) -> str:
     """Copies a checkpoint into another directory, atomically; returns its new path."""
-    import shutil
-
     os.makedirs(destination, exist_ok=True)
     target = os.path.join(destination, os.path.basename(path))
     for file in sorted(_files(path)):
@@ -203,13 +203,18 @@ def _register(
             continue
         remove(old)
     kept = known[max(excess, 0) :]
-    tf.compat.v1.train.update_checkpoint_state(
+    proto = tf.compat.v1.train.generate_checkpoint_state_proto(
         directory,
         model_checkpoint_path=path,
         all_model_checkpoint_paths=[p for p, _ in kept],
         all_model_checkpoint_timestamps=[t for _, t in kept],
         last_preserved_timestamp=last_preserved,
     )
+    state_file = os.path.join(directory, "checkpoint")
+    temporary = f"{state_file}.writing-{os.getpid()}"
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text_format.MessageToString(proto))
+    os.replace(temporary, state_file)
 
 
 def _files(path: str) -> Iterable[str]:

@@ -78,7 +78,8 @@ class EnvironmentView(abc.ABC):
         observation_space: Of one environment.
         action_space: Of one environment.
         is_vector: False for one plain environment.
-        resets_take_steps: Whether an environment whose episode ended ignores the next action (NEXT_STEP).
+        resets_take_steps: Whether an environment whose episode ended ignores the next action
+            (autoreset mode NEXT_STEP).
         owned: Whether pgest made the environments.
         seed: The seed that reset seeds are made from; None: unseeded.
         timestep: How many timesteps were taken through this view, over all B environments.

@@ -45,8 +45,8 @@ class WorkerEnvironment(gymnasium.Wrapper):
     """An environment that reseeds itself at every reset, also where gymnasium resets it.
 
     It also offers ``action_masks()`` as ``info["action_mask"]``, which crosses to the other
-    process at no extra round trip, and hands errors over as plain RuntimeErrors: gymnasium waits forever for
-    an exception that cannot be pickled.
+    process at no extra round trip, and hands errors over as plain RuntimeErrors: gymnasium waits
+    forever for an exception that cannot be pickled.
 
     Args:
         env: The environment.

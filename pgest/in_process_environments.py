@@ -112,10 +112,11 @@ class InProcessEnvironments(EnvironmentView):
         index = 0
         try:
             for index, step in enumerate(self._steps):
-                observation, reward[index], ended, cut, info = step(row(action, index))
+                observation, number, ended, cut, info = step(row(action, index))
+                reward[index] = float(number)
                 write(next_observation, index, observation)
                 if ended or cut:
-                    terminated[index], truncated[index] = ended, cut
+                    terminated[index], truncated[index] = bool(ended), bool(cut)
                     infos[index] = numeric_items(info)
                 if self._masked or "action_mask" in info:
                     self._follow_mask(index, info, bool(ended or cut))
@@ -196,12 +197,12 @@ class SingleEnvironment(InProcessEnvironments):
         try:
             value, number, terminated, truncated, info = self._step(self._actions.row(action, 0))
             self._observations.write(next_observation, 0, value)
-            reward = np.array([number], np.float32)
-            ended = bool(terminated or truncated)
+            number, ended = float(number), bool(terminated or truncated)
             if self._masked or "action_mask" in info:
                 self._follow_mask(0, info, ended)
         except Exception as error:
             raise self._failure(f"failed in step(): {reason(error)},", 0) from error
+        reward = np.array([number], np.float32)
         self._check_finite(next_observation, None if math.isfinite(number) else reward, action)
         if self._masked and not ended:
             self._set_mask(stack_masks(self._mask_rows))
@@ -212,8 +213,8 @@ class SingleEnvironment(InProcessEnvironments):
         self._ended = [0]
         return Transition(
             reward,
-            np.array([terminated], np.bool_),
-            np.array([truncated], np.bool_),
+            np.array([bool(terminated)]),
+            np.array([bool(truncated)]),
             next_observation,
             self._all_acted,
             {0: numeric_items(info)},

@@ -230,7 +230,7 @@ def clip_fraction(
 
 
 def _check_shapes(name: str, reference: tf.Tensor, **others: tf.Tensor) -> None:
-    """Refuses shapes that would broadcast: `[N, 1]` and `[N]` give `[N, N]` and a fair-looking loss."""
+    """Refuses shapes that would broadcast: of `[N, 1]` and `[N]` comes an `[N, N]` unnoticed."""
     shape = tf.convert_to_tensor(reference).shape
     for other_name, other in others.items():
         other_shape = tf.convert_to_tensor(other).shape

@@ -35,6 +35,14 @@ def children(nest: Nest) -> list[tuple[str, Nest]] | None:
     return None
 
 
+def is_tensor(value: object) -> bool:
+    """Whether `value` is a dense tensor or a variable, eager or symbolic.
+
+    `tf.is_tensor` looks at a protocol, which costs some 30 microseconds for every array.
+    """
+    return isinstance(value, tf.Tensor | tf.Variable)
+
+
 def is_namedtuple(value: object) -> bool:
     """Whether `value` is an instance of a namedtuple class."""
     return isinstance(value, tuple) and getattr(value, "_fields", None) is not None
@@ -82,7 +90,7 @@ def prune_extra_keys(wanted: Nest, nest: Nest) -> Nest:
     ):
         pruned = [prune_extra_keys(*pair) for pair in zip(wanted, nest, strict=True)]
         if is_namedtuple(nest):
-            return type(nest)(*pruned)
+            return nest.__class__(*pruned)
         return list(pruned) if isinstance(nest, list) else tuple(pruned)
     return nest
 
@@ -120,7 +128,7 @@ def _kind(nest: Nest) -> str:
     if isinstance(nest, Mapping):
         return "dict"
     if is_namedtuple(nest):
-        return type(nest).__name__
+        return nest.__class__.__name__
     if isinstance(nest, list):
         return "list"
     return "tuple" if isinstance(nest, tuple) else "leaf"
@@ -145,7 +153,7 @@ def batch_nest(nest: Nest) -> Nest:
     (1, 3)
     """
     return tf.nest.map_structure(
-        lambda leaf: tf.expand_dims(leaf, 0) if tf.is_tensor(leaf) else np.expand_dims(leaf, 0),
+        lambda leaf: tf.expand_dims(leaf, 0) if is_tensor(leaf) else np.expand_dims(leaf, 0),
         nest,
     )
 
@@ -163,11 +171,11 @@ def unbatch_nest(nest: Nest) -> Nest:
 
 
 def _unbatch_leaf(path: str, leaf: Any) -> Any:
-    shape = leaf.shape if tf.is_tensor(leaf) else np.shape(leaf)
+    shape = leaf.shape if is_tensor(leaf) else np.shape(leaf)
     if len(shape) == 0 or shape[0] not in (1, None):
         raise ValueError(
             f"{path or 'value'}: got shape {tuple(shape)}, "
             "expected a leading batch axis of length 1; "
             "pass one row at a time."
         )
-    return tf.squeeze(leaf, 0) if tf.is_tensor(leaf) else np.squeeze(leaf, 0)
+    return tf.squeeze(leaf, 0) if is_tensor(leaf) else np.squeeze(leaf, 0)

@@ -18,10 +18,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 import tensorflow as tf
+from gymnasium import spaces
 
 from pgest import returns
-
-spaces = gymnasium.spaces
 
 _EPSILON = 1e-8
 
@@ -104,7 +103,7 @@ class ObservationNormalizer:
         clip: normalised values stay within +-clip.
         name: prefix of the variables' names.
 
-    >>> normalizer = ObservationNormalizer(gymnasium.spaces.Box(-9, 9, (1,)))
+    >>> normalizer = ObservationNormalizer(spaces.Box(-9, 9, (1,)))
     >>> _ = normalizer.update(tf.constant([[1.], [3.]]))
     >>> normalizer(tf.constant([[3.]])).numpy().tolist()
     [[1.0]]

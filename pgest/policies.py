@@ -58,6 +58,12 @@ class GreedyPolicy(TFPolicy):
         step = self._wrapped_policy.distribution(time_step, policy_state)
         return step._replace(action=tf.nest.map_structure(_point_at_mode, step.action))
 
+    def _action(
+        self, time_step: TimeStep, policy_state: nests.Nest, seed: tf.Tensor | None
+    ) -> PolicyStep:
+        # A point needs no seed; drawing one would leave a random op in every graph.
+        return super()._action(time_step, policy_state, tf.zeros([2], tf.int32))
+
     def _get_initial_state(self, batch_size: Any) -> nests.Nest:
         return self._wrapped_policy.get_initial_state(batch_size)
 

@@ -81,7 +81,7 @@ class Contract:
         what = f"{self.name} distribution"
         nests.check_same_structure(self.action_spec, step.action, what=what)
         for path, leaf in nests.flatten_with_paths(step.action):
-            if tf.is_tensor(leaf):
+            if nests.is_tensor(leaf):
                 raise TypeError(
                     f"{what}{f' at {path!r}' if path else ''}: got a tensor, expected a "
                     "tensorflow_probability distribution, as tfp.distributions.Deterministic."
@@ -142,7 +142,7 @@ def as_batch_size(batch_size: Any) -> int | tf.Tensor | None:
       TypeError: for anything that is no int (a float, True, a list).
       ValueError: for a negative one.
     """
-    if tf.is_tensor(batch_size):
+    if nests.is_tensor(batch_size):
         static = tf.get_static_value(batch_size)
         if static is None:
             return batch_size

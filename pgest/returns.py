@@ -198,20 +198,24 @@ def _odd_even_reduction(offset: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
 
 def _span_doubling(offset: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     """`linear_recurrence` of a length known only at run time."""
+    shape = tf.shape(offset)
+
+    def further(rows: tf.Tensor, span: tf.Tensor) -> tf.Tensor:
+        # `rows[span:]` and zeros, as a slice of a size that XLA can tell.
+        begin = tf.concat([[span], tf.zeros_like(shape[1:])], axis=0)
+        padded = tf.concat([rows, tf.zeros_like(rows)], axis=0)
+        return tf.ensure_shape(tf.slice(padded, begin, shape), rows.shape)
 
     def doubled(
         span: tf.Tensor, offset: tf.Tensor, factor: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        further = tf.concat([offset[span:], tf.zeros_like(offset[:span])], axis=0)
-        further_factor = tf.concat([factor[span:], tf.zeros_like(factor[:span])], axis=0)
-        return 2 * span, offset + factor * further, factor * further_factor
+        solution = offset + factor * further(offset, span)
+        return 2 * span, solution, factor * further(factor, span)
 
-    length = tf.shape(offset)[0]
     _, solution, _ = tf.while_loop(
-        lambda span, *_: span < length,
+        lambda span, *_: span < shape[0],
         doubled,
         (tf.constant(1), offset, factor),
-        shape_invariants=(tf.TensorShape([]), offset.shape, factor.shape),
     )
     return solution
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from pgest import nests
+
 _INT32 = 2**32
 _INT64 = 2**64
 
@@ -57,8 +59,8 @@ def as_seed(seed: Any) -> tf.Tensor:
             raise TypeError(f"seed: got {seed}, expected an int of at most 64 bits.")
         low, high = int(seed) % _INT32, int(seed) % _INT64 // _INT32
         return tf.constant(np.array([low, high], np.uint32).view(np.int32))
-    pair = seed if tf.is_tensor(seed) else np.asarray(seed)
-    is_int32 = pair.dtype == tf.int32 if tf.is_tensor(pair) else pair.dtype.kind in "iu"
+    pair = seed if nests.is_tensor(seed) else np.asarray(seed)
+    is_int32 = pair.dtype == tf.int32 if nests.is_tensor(pair) else pair.dtype.kind in "iu"
     if not is_int32 or tuple(pair.shape) != (2,):
         raise TypeError(
             f"seed: got {seed!r}, expected None, an int, or int32 numbers of shape (2,)."

@@ -18,7 +18,7 @@ OuterDims = Sequence[int | None] | None
 def outer_shape(value: nests.Nest, spec: nests.Nest) -> tuple[Any, ...]:
     """The (static) axes that the first leaf of a value has in front of its spec's shape.
 
-    An empty nest has none.
+    An empty nest has none; a tensor of unknown rank counts as one batch axis.
 
     >>> outer_shape(np.zeros((5, 2)), tf.TensorSpec((2,), tf.float64))
     (5,)
@@ -26,7 +26,9 @@ def outer_shape(value: nests.Nest, spec: nests.Nest) -> tuple[Any, ...]:
     leaves, leaf_specs = tf.nest.flatten(value), tf.nest.flatten(spec)
     if not leaves:
         return ()
-    shape = tuple(leaves[0].shape if tf.is_tensor(leaves[0]) else np.shape(leaves[0]))
+    if nests.is_tensor(leaves[0]) and leaves[0].shape.rank is None:
+        return (None,)
+    shape = tuple(leaves[0].shape if nests.is_tensor(leaves[0]) else np.shape(leaves[0]))
     return shape[: max(0, len(shape) - len(leaf_specs[0].shape))]
 
 
@@ -55,7 +57,7 @@ def check_spec(
     for (path, leaf_spec), leaf in zip(
         nests.flatten_with_paths(spec), tf.nest.flatten(value), strict=True
     ):
-        array = leaf if tf.is_tensor(leaf) else np.asarray(leaf)
+        array = leaf if nests.is_tensor(leaf) else np.asarray(leaf)
         _check_leaf(_where(what, path), array, leaf_spec, outer_dims)
 
 
@@ -84,7 +86,9 @@ def cast_to_spec(
         nests.flatten_with_paths(spec), tf.nest.flatten(value), strict=True
     ):
         where = _where(what, path)
-        array = leaf if tf.is_tensor(leaf) else _cast_array(np.asarray(leaf), leaf_spec)
+        array = leaf if nests.is_tensor(leaf) else _cast_array(np.asarray(leaf), leaf_spec)
+        if nests.is_tensor(array) and array.shape.rank is None:
+            array = tf.ensure_shape(array, [*outer_dims, *leaf_spec.shape])
         _check_leaf(where, array, leaf_spec, outer_dims)
         leaves.append(_to_kind(array, leaf_spec))
     return tf.nest.pack_sequence_as(spec, leaves)
@@ -111,7 +115,7 @@ def _lists_to_arrays(spec: nests.Nest, value: nests.Nest) -> nests.Nest:
     if isinstance(value, dict):
         return dict(zip(sorted(value), children, strict=True))
     if nests.is_namedtuple(value):
-        return type(value)(*children)
+        return value.__class__(*children)
     return children if isinstance(value, list) else tuple(children)
 
 
@@ -134,9 +138,9 @@ def _cast_array(array: np.ndarray, spec: Any) -> np.ndarray:
 
 
 def _check_leaf(where: str, array: Any, spec: Any, outer_dims: Sequence[int | None]) -> None:
-    dtype = array.dtype.as_numpy_dtype if tf.is_tensor(array) else array.dtype
+    dtype = array.dtype.as_numpy_dtype if nests.is_tensor(array) else array.dtype
     wanted = (*outer_dims, *spec.shape)
-    shape_known = not tf.is_tensor(array) or array.shape.rank is not None
+    shape_known = not nests.is_tensor(array) or array.shape.rank is not None
     if dtype == _numpy_dtype(spec) and (not shape_known or specs.fits(tuple(array.shape), wanted)):
         return
     shape = _shape_text(tuple(array.shape)) if shape_known else "<unknown>"
@@ -155,5 +159,5 @@ def _shape_text(shape: Sequence[int | None]) -> str:
 
 def _to_kind(array: Any, spec: Any) -> Any:
     if isinstance(spec, specs.ArraySpec):
-        return array.numpy() if tf.is_tensor(array) else array
+        return array.numpy() if nests.is_tensor(array) else array
     return tf.convert_to_tensor(array)

@@ -101,7 +101,7 @@ class TFPyPolicy(TFPolicy):
 
     def _get_initial_state(self, batch_size: int | tf.Tensor | None) -> nests.Nest:
         inputs = () if batch_size is None else (batch_size,)
-        size = None if tf.is_tensor(batch_size) else batch_size
+        size = None if nests.is_tensor(batch_size) else batch_size
         if not (self._py_policy_is_batched or size in (None, 1)):
             _refuse_batch_size(self.name, size)
         return self._in_python(

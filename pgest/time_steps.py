@@ -38,7 +38,7 @@ class StepType:
 
 
 def _equal(value: Any, step_type: np.ndarray) -> Any:
-    return tf.equal(value, step_type) if tf.is_tensor(value) else np.equal(value, step_type)
+    return tf.equal(value, step_type) if nests.is_tensor(value) else np.equal(value, step_type)
 
 
 class TimeStep(NamedTuple):
@@ -280,7 +280,7 @@ def trajectory_spec(
 
 def _has_tensors(observation: nests.Nest) -> bool:
     leaves = tf.nest.flatten(observation)
-    return bool(leaves) and bool(tf.is_tensor(leaves[0]))
+    return bool(leaves) and bool(nests.is_tensor(leaves[0]))
 
 
 def _full(outer_dims: Any, value: Any, dtype: Any, tensors: bool) -> Any:

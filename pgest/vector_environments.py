@@ -33,12 +33,13 @@ class VectorEnvironments(EnvironmentView):
     - NEXT_STEP: the step that resets an environment ignores its action; it comes out with ``acted``
       False and a reward of 0.
     - SAME_STEP: ``next_observation`` is the true last one, from ``infos["final_obs"]``; the reset
-      one comes out of the next ``observe()``.
+      one comes out of the next ``observe()``. (SyncVectorEnv keeps no copy of the last one: of an
+      environment that always gives the same array, it shows the reset one instead.)
     - DISABLED: ``observe()`` resets what ended, through ``options={"reset_mask": …}``.
 
     Seeds: every reset of everything is seeded. gymnasium's own SyncVectorEnv and AsyncVectorEnv get
     one seed per environment, and in mode DISABLED also at every later reset; any other VectorEnv
-    gets one seed as a whole. What a vector environment resets by itself cannot be seeded, save in
+    gets one seed as a whole, and an EnvPool none: it takes its seed when it is made. What a vector environment resets by itself cannot be seeded, save in
     the environments that pgest makes (see `asynchronous`).
 
     Args:
@@ -76,6 +77,7 @@ class VectorEnvironments(EnvironmentView):
         self.resets_take_steps = self._mode is AutoresetMode.NEXT_STEP
         self._reseeding = reseeding
         self._takes_seeds = isinstance(env.unwrapped, (SyncVectorEnv, AsyncVectorEnv))
+        self._is_envpool = hasattr(env.unwrapped, "all_env_ids")
         self._episodes = np.zeros(env.num_envs, np.int64)
         self._observation: Nest | None = None
         self._ended = np.zeros(env.num_envs, np.bool_)
@@ -117,9 +119,9 @@ class VectorEnvironments(EnvironmentView):
                 action
             )
             observation = self._observations.copy(raw_observation)
-            reward = np.array(raw_reward, np.float32)
-            terminated = np.array(raw_terminated, np.bool_)
-            truncated = np.array(raw_truncated, np.bool_)
+            reward = np.array(raw_reward, np.float32).reshape(self.num_envs)
+            terminated = np.array(raw_terminated, np.bool_).reshape(self.num_envs)
+            truncated = np.array(raw_truncated, np.bool_).reshape(self.num_envs)
         except Exception as error:
             raise self._raised(error, "step") from error
         acted = self._all_acted
@@ -156,7 +158,7 @@ class VectorEnvironments(EnvironmentView):
         self._observation = observation
 
     def _reset_seed(self, mask: np.ndarray) -> Any:
-        if self.seed is None:
+        if self.seed is None or self._is_envpool:
             return None
         if not self._takes_seeds:  # one for everything, and only where everything resets
             whole = environment_worker.episode_seed(self.seed, 0, int(self._episodes[0]))
@@ -266,7 +268,7 @@ def asynchronous(
         vector: VectorEnv = AsyncVectorEnv(
             makers, context="spawn", autoreset_mode=AutoresetMode.SAME_STEP
         )
-    except (EOFError, OSError) as error:  # what a pipe raises when its process is gone
+    except (EOFError, ConnectionError) as error:  # what a pipe raises when its process is gone
         raise EnvironmentFailure(
             f"The processes for {num_envs} environments ({describe(given)}) ended while starting; "
             "they said why above. Spawned processes import the main script again: it must make "

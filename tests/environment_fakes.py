@@ -1,4 +1,10 @@
-"""Tiny environments with known behaviour, for the tests of views."""
+"""Tiny environments with known behaviour, for the tests of views.
+
+Imports nothing of pgest: processes that make these environments import this file.
+"""
+
+import multiprocessing
+import sys
 
 import gymnasium
 import numpy as np
@@ -128,3 +134,31 @@ class MethodMaskedEnv(CountingEnv):
 
     def action_masks(self):
         return np.arange(3) == self.steps % 3
+
+
+class ModulesEnv(CountingEnv):
+    """Says in info what its process has imported."""
+
+    def step(self, action):
+        observation, reward, terminated, truncated, _ = super().step(action)
+        info = {name: name in sys.modules for name in ("tensorflow", "pgest", "gymnasium")}
+        return observation, reward, terminated, truncated, info
+
+
+def cartpole(max_episode_steps=10):
+    return gymnasium.make("CartPole-v1", max_episode_steps=max_episode_steps)
+
+
+def fails_in_the_second():
+    """An environment that raises what cannot be pickled, if this is the second process."""
+    if multiprocessing.current_process().name.endswith("-1"):
+        return FailingEnv("unpicklable")
+    return CountingEnv(length=100)
+
+
+def failing_first():
+    return FailingEnv("raise")
+
+
+def raises_at_once():
+    raise OSError("no licence")

@@ -32,6 +32,7 @@ class Update:
     seconds: float = 0.0
     weight: float | None = None
     info: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    complete: bool = True
 
 
 class PayEnv(gymnasium.Env):
@@ -109,7 +110,13 @@ class Run(monitor.RunContext):
             self.episode += 1
             self.episodes = (
                 episodes.EpisodeStatistics(
-                    total=total, length=10, max=total, min=0.0, avg=total / 10, info=update.info
+                    total=total,
+                    length=10,
+                    max=total,
+                    min=0.0,
+                    avg=total / 10,
+                    info=update.info,
+                    complete=update.complete,
                 ),
             )
             for hook in hooks:

@@ -110,6 +110,24 @@ def test_pgest_closes_what_it_made_once_and_nothing_else():
     assert [env.closed for env in made] == [1, 1, 1]
 
 
+@pytest.mark.parametrize("num_envs", [None, 2])
+def test_numbers_in_small_arrays_are_taken_or_refused_but_never_broadcast(num_envs):
+    class Wrapping(CountingEnv):
+        def step(self, action):
+            observation, reward, terminated, truncated, info = super().step(action)
+            return observation, self.wrap(reward), np.bool_(terminated), np.array([truncated]), info
+
+    view = environments.view(Wrapping, seed=0, num_envs=num_envs)
+    action = np.zeros(num_envs or 1, np.int64)
+    Wrapping.wrap = staticmethod(np.float64)
+    view.observe()
+    assert view.step(action).reward.tolist() == [1.5] * len(action)
+    Wrapping.wrap = staticmethod(lambda reward: np.array([reward, reward]))
+    view.observe()
+    with pytest.raises(environments.EnvironmentFailure, match=r"failed in step\(\): TypeError"):
+        view.step(action)
+
+
 def test_truncated_is_not_terminated_and_the_last_observation_is_the_true_one():
     view = environments.view(TimeLimit(CountingEnv(length=100), 4), seed=0)
     for step in range(1, 5):

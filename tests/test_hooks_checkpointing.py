@@ -54,6 +54,13 @@ def test_listeners_see_each_checkpoint_once_in_order(tmp_path):
     ]
 
 
+def test_listeners_do_not_hear_at_the_end_of_a_checkpoint_again(tmp_path):
+    witness = Witness()
+    saver = hooks.CheckpointSaverHook(monitor.Every(steps=2), listeners=[witness])
+    Run(tmp_path).drive([saver], [Update()] * 2)
+    assert [event[:2] for event in witness.seen[1:]] == [("before", 2), ("after", 2), ("end", 2)]
+
+
 def test_listeners_hear_of_a_checkpoint_that_another_hook_wrote(tmp_path):
     class SaveFirst(monitor.BaseMonitor):
         def after_run(self, context):

@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 import tensorflow as tf
-from hooks_driver import Clock, Recorder, Run, Update
+from hooks_driver import Clock, PayEnv, Recorder, Run, Update, read_scalars
 
 from pgest import hooks
 from pgest.hooks import intervals, monitor
@@ -190,8 +190,6 @@ def test_weights_that_are_not_finite_are_not_saved_though_no_metric_told(tmp_pat
 
 
 def test_evaluations_are_noted_with_their_counters():
-    from hooks_driver import PayEnv
-
     run = Run()
     run.step, run.timestep, run.episode = 5, 60, 7
     run.weight.assign(2.5)
@@ -226,14 +224,15 @@ def test_the_writer_is_opened_on_first_use_and_closed(tmp_path):
 
 
 def test_a_checkpoint_flushes_the_summaries(tmp_path):
-    from hooks_driver import read_scalars
-
     run = Run(tmp_path)
+    # Leaving `as_default` flushes as well, so look before: a model_fn may be in the middle of it.
     with run.summary_writer.as_default(step=1):
         tf.summary.scalar("something", 4.0)
-    run.save_checkpoint()
-    # Read while the writer is still open: only a flush can have brought it there.
-    assert read_scalars(tmp_path) == {"something": [(1, 4.0)]}
+        run.flush_summaries()
+        tf.summary.scalar("something", 5.0, step=2)
+        assert read_scalars(tmp_path) == {"something": [(1, 4.0)]}
+        run.save_checkpoint()
+        assert read_scalars(tmp_path) == {"something": [(1, 4.0), (2, 5.0)]}
     run.close()
 
 

@@ -96,6 +96,11 @@ def test_stop_on_the_mean_training_return_of_a_full_window():
     assert run.stop_reason == "mean training return 70 >= 70"
 
 
+def test_an_episode_that_was_cut_short_does_not_count():
+    updates = [Update(returns=[100.0], complete=False), Update(returns=[0.0])]
+    assert not Run().drive([hooks.StopOnReturnHook(70.0, window=1)], updates).should_stop
+
+
 def test_stop_on_an_evaluation_return():
     updates = [Update(weight=value) for value in (1.0, 5.0, 3.0)]
     run = Run().drive(

@@ -3,7 +3,9 @@ import pytest
 import tensorflow as tf
 from hooks_driver import Run, Update, read_scalars
 from tensorboard.backend.event_processing import event_file_loader
+from tensorboard.compat.proto import event_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
+from tensorboard.util import tensor_util
 
 from pgest import hooks
 from pgest.hooks import monitor, speed, summaries
@@ -61,6 +63,12 @@ def test_a_point_is_the_mean_over_the_episodes_since_the_last_point(tmp_path):
     assert scalars["episode/return"] == [(10, 1.0), (20, 2.0), (40, 4.0), (50, 7.0)]
 
 
+def test_an_episode_that_was_cut_short_does_not_count(tmp_path):
+    updates = [Update(timesteps=10, returns=[9.0], complete=False), Update(returns=[1.0])]
+    scalars = written(tmp_path, [hooks.SummarySaverHook(monitor.Every(steps=2))], updates)
+    assert scalars["episode/return"] == [(10, 1.0)]
+
+
 def test_no_episode_no_point(tmp_path):
     updates = [Update(timesteps=10), Update(timesteps=10, returns=[4.0]), Update(timesteps=10)]
     scalars = written(tmp_path, [hooks.SummarySaverHook(monitor.Every(steps=1))], updates)
@@ -116,7 +124,8 @@ def test_a_restart_continues_the_curves(tmp_path):
     second.step, second.timestep = first.step, first.timestep
     second.drive([saver], [Update(timesteps=10)] * 4)
     second.close()
-    assert [step for step, _ in read_scalars(tmp_path)["loss"]] == [10, 20, 40, 50, 60, 80]
+    # Two files of one second may be read in either order.
+    assert sorted(step for step, _ in read_scalars(tmp_path)["loss"]) == [10, 20, 40, 50, 60, 80]
 
 
 def test_without_a_model_dir_nothing_is_written(tmp_path, monkeypatch):
@@ -135,6 +144,28 @@ def test_record_if_of_the_caller_does_not_swallow_points(tmp_path):
         summaries.write_scalars(run, {"loss": 1.0})
     run.close()
     assert read_scalars(tmp_path) == {"loss": [(0, 1.0)]}
+
+
+def test_a_point_is_what_tf_summary_writes(tmp_path):
+    run = Run(tmp_path / "hooks")
+    summaries.write_scalars(run, {"loss": 0.1})
+    run.close()
+    with tf.summary.create_file_writer(str(tmp_path / "tensorflow")).as_default(step=0):
+        tf.summary.scalar("loss", 0.1)
+    ours, theirs = (
+        event.summary.value[0]
+        for name in ("hooks", "tensorflow")
+        for path in (tmp_path / name).iterdir()
+        for event in event_file_loader.RawEventFileLoader(str(path)).Load()
+        for event in [event_pb2.Event.FromString(event)]
+        if event.summary.value
+    )
+    assert ours.metadata == theirs.metadata and ours.tag == theirs.tag
+    assert tensor_util.make_ndarray(ours.tensor) == tensor_util.make_ndarray(theirs.tensor)
+    assert (ours.tensor.dtype, ours.tensor.tensor_shape) == (
+        theirs.tensor.dtype,
+        theirs.tensor.tensor_shape,
+    )
 
 
 @pytest.mark.parametrize("make", [hooks.SummarySaverHook, hooks.StepCounterHook])

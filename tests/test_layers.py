@@ -35,6 +35,7 @@ LAYERS = (
         "losses",
         "distributions",
         "networks",
+        "normalization",
     ),
     (
         "policy_contracts",
@@ -64,7 +65,7 @@ LAYERS = (
         "runs",
         "training",
         "evaluation",
-        "exporting",
+        "exports",
         "agent",
     ),
 )

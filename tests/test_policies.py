@@ -334,6 +334,34 @@ def test_state_resets_inside_a_graph_of_unknown_batch_size():
     assert act.get_concrete_function().output_shapes.action.as_list() == [None]
 
 
+def test_a_time_axis_after_the_batch_axis_resets_by_its_first_step():
+    class Summing(policies.TFPolicy):
+        def _action(self, time_step, policy_state, seed):
+            lengths = tf.ones_like(time_step.reward)
+            return PolicyStep(policy_state[:, tf.newaxis] + tf.cumsum(lengths, 1), policy_state)
+
+    spec = tf.TensorSpec((), tf.float32)
+    step_type = tf.constant([[1, 0, 1], [0, 1, 1]])
+    time_step = time_steps.TimeStep(
+        step_type, tf.zeros((2, 3)), tf.ones((2, 3)), tf.zeros((2, 3, 4))
+    )
+    step = Summing(TIME_STEP, spec, spec).action(time_step, tf.constant([7.0, 7.0]))
+    assert step.action.numpy().tolist() == [[8, 9, 10], [1, 2, 3]]
+
+
+def test_inputs_of_unknown_rank_are_batches():
+    policy = CountingPolicy()
+    unknown = tf.nest.map_structure(
+        lambda spec: tf.TensorSpec(None, spec.dtype), (TIME_STEP, policy.policy_state_spec)
+    )
+    act = tf.function(policy.action, input_signature=unknown)
+    step = act(restart(2), policy.get_initial_state(2))
+    assert step.action.numpy().tolist() == [11, 11]
+    wrong = [tf.zeros((2, 1)), policy.get_initial_state(2)[1]]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="is not compatible with expected"):
+        act(restart(2), wrong)
+
+
 def test_one_row_without_a_batch_axis():
     policy = CountingPolicy()
     step = policy.action(time_steps.restart(tf.zeros(4)), policy.get_initial_state(None))
@@ -488,6 +516,14 @@ def test_greedy_takes_the_mode():
     assert greedy.name == "greedy_policy"
     policy.logits.assign([9.0, 5.0, 1.0])
     assert greedy.action(restart(1)).action.numpy().tolist() == [0]
+
+
+def test_a_greedy_graph_draws_no_random_numbers():
+    greedy = policies.GreedyPolicy(NormalPolicy(emit_log_probability=True))
+    signature = [specs.add_outer_dims(TIME_STEP)]
+    traced = tf.function(greedy.action, input_signature=signature).get_concrete_function()
+    operations = {operation.type for operation in traced.graph.get_operations()}
+    assert "MatMul" in operations and not any("Random" in kind for kind in operations)
 
 
 def test_greedy_keeps_the_event_shape():

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from gymnasium import spaces
 
-from pgest import nests, spec_checks, specs
+from pgest import nests, spec_checks, specs, time_steps
 
 NESTED = spaces.Dict(
     {
@@ -185,6 +185,21 @@ def test_lists_count_as_arrays_where_the_spec_has_a_leaf():
     spec = ({"x": specs.ArraySpec((2,), np.float32)}, specs.ArraySpec((), np.int64))
     out = spec_checks.cast_to_spec(({"x": [1, 2]}, 3), spec)
     np.testing.assert_array_equal(out[0]["x"], np.array([1, 2], np.float32))
+
+
+def test_containers_that_tensorflow_wraps_are_what_they_were():
+    module = tf.Module()
+    module.nest = (time_steps.TimeStep(0, 1, 2, {"x": [np.zeros(2)], "y": ()}),)
+    assert type(module.nest) is not tuple
+    spec = (
+        time_steps.TimeStep(
+            *[specs.ArraySpec((), np.int64)] * 3, {"x": [specs.ArraySpec((2,), np.float32)]}
+        ),
+    )
+    pruned = nests.prune_extra_keys(spec, module.nest)
+    out = spec_checks.cast_to_spec(pruned, spec)
+    assert type(out[0]) is time_steps.TimeStep and out[0].observation["x"][0].dtype == np.float32
+    nests.check_same_structure(module.nest, (time_steps.TimeStep(0, 0, 0, {"x": [0], "y": ()}),))
 
 
 def test_batching_a_nest_and_back():

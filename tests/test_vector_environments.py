@@ -2,13 +2,24 @@
 
 import os
 import signal
+import subprocess
 import sys
 
-import cloudpickle
 import gymnasium
 import numpy as np
 import pytest
-from environment_fakes import CountingEnv, FailingEnv, MaskedEnv, MethodMaskedEnv, SpaceEnv
+from environment_fakes import (
+    CountingEnv,
+    FailingEnv,
+    MaskedEnv,
+    MethodMaskedEnv,
+    ModulesEnv,
+    SpaceEnv,
+    cartpole,
+    failing_first,
+    fails_in_the_second,
+    raises_at_once,
+)
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import RecordEpisodeStatistics
@@ -18,10 +29,6 @@ from pgest import environments
 from pgest.vector_environments import VectorEnvironments
 
 MODES = list(AutoresetMode)
-
-
-def cartpole(max_episode_steps=12):
-    return gymnasium.make("CartPole-v1", max_episode_steps=max_episode_steps)
 
 
 def tilting(observation):
@@ -103,46 +110,15 @@ def test_processes_are_spawned_and_outlive_a_ctrl_c_of_the_terminal(asynchronous
     assert all(process.is_alive() for process in processes)
 
 
-class ModulesEnv(CountingEnv):
-    def step(self, action):
-        observation, reward, terminated, truncated, _ = super().step(action)
-        info = {name: name in sys.modules for name in ("tensorflow", "pgest", "gymnasium")}
-        return observation, reward, terminated, truncated, info
-
-
 def test_processes_import_neither_pgest_nor_tensorflow():
-    module = sys.modules[__name__]
-    fakes = sys.modules["environment_fakes"]
-    for by_value in (module, fakes):  # else unpickling the environment imports this file
-        cloudpickle.register_pickle_by_value(by_value)
-    try:
-        with environments.make(ModulesEnv, 1, vectorization="async", length=1) as view:
-            view.observe()
-            assert view.step(np.zeros(1, np.int64)).infos[0] == {
-                "tensorflow": 0.0,
-                "pgest": 0.0,
-                "gymnasium": 1.0,
-            }
-    finally:
-        for by_value in (module, fakes):
-            cloudpickle.unregister_pickle_by_value(by_value)
-
-
-def failing(index):
-    return FailingEnv("unpicklable") if index else CountingEnv(length=100)
-
-
-class FailsInOneOfTwo:
-    """A factory whose second environment, by its process name, fails."""
-
-    def __call__(self):
-        import multiprocessing
-
-        return failing(int(multiprocessing.current_process().name.endswith("-1")))
+    with environments.make(ModulesEnv, 1, vectorization="async", length=1) as view:
+        view.observe()
+        modules = view.step(np.zeros(1, np.int64)).infos[0]
+    assert modules == {"tensorflow": 0.0, "pgest": 0.0, "gymnasium": 1.0}
 
 
 def test_a_failure_in_a_process_names_the_environment_and_does_not_hang():
-    with environments.make(FailsInOneOfTwo(), 2, vectorization="async") as view:
+    with environments.make(fails_in_the_second, 2, vectorization="async") as view:
         view.observe()
         view.step(np.zeros(2, np.int64))
         view.observe()
@@ -155,13 +131,32 @@ def test_a_failure_in_a_process_names_the_environment_and_does_not_hang():
     assert not any(process.is_alive() for process in view._vector.processes)
 
 
-def raises_at_once():
-    raise OSError("no licence")
-
-
 def test_an_environment_that_cannot_be_made_says_so():
     with pytest.raises(OSError, match="no licence"):
         environments.make(raises_at_once, 2, vectorization="async")
+
+
+def test_a_registration_of_this_process_alone_reaches_the_others():
+    gymnasium.register("PgestCounting-v0", entry_point=CountingEnv, max_episode_steps=1)
+    with environments.make("PgestCounting-v0", 1, vectorization="async", length=9) as view:
+        view.observe()
+        assert view.step(np.zeros(1, np.int64)).truncated.tolist() == [True]
+
+
+SCRIPT = """
+from pgest import environments
+environments.make("CartPole-v1", 1, vectorization="async")
+"""
+
+
+@pytest.mark.slow
+def test_a_script_without_a_guard_is_told_what_to_do(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    run = subprocess.run(
+        [sys.executable, tmp_path / "script.py"], capture_output=True, text=True, timeout=300
+    )
+    assert run.returncode != 0
+    assert 'only under `if __name__ == "__main__":`' in run.stderr
 
 
 def test_a_native_vector_environment_wastes_a_step_and_says_so():
@@ -260,7 +255,7 @@ def test_nested_spaces_in_every_mode(mode):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("env", [MaskedEnv, MethodMaskedEnv])
 def test_masks_in_every_mode(mode, env):
-    lengths = iter([2, 3, 3])  # the first makes SyncVectorEnv's spaces
+    lengths = iter([2, 3])
     view = environments.view(
         SyncVectorEnv([lambda: env(next(lengths))] * 2, autoreset_mode=mode), seed=0
     )
@@ -298,7 +293,7 @@ def test_numbers_of_the_last_info_in_every_mode(mode):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_statistics_of_a_vector_wrapper(mode):
-    lengths = iter([2, 2, 5])
+    lengths = iter([2, 5])
     vector = SyncVectorEnv([lambda: CountingEnv(next(lengths))] * 2, autoreset_mode=mode)
     view = environments.view(VectorRecordEpisodeStatistics(vector), seed=0)
     for _ in range(2):
@@ -372,8 +367,6 @@ def test_only_resets_of_everything_are_seeded_where_one_seed_is_all_there_is():
 @pytest.mark.parametrize("what", ["raise", "observation nan", "reward inf", "raise in reset"])
 @pytest.mark.parametrize("mode", MODES)
 def test_failures_name_the_environment_where_gymnasium_tells(what, mode):
-    made = [FailingEnv(what), CountingEnv(length=100), CountingEnv(length=100)]
-    vector = SyncVectorEnv([made.pop] * 2 + [made.pop] * 0, autoreset_mode=mode) if False else None
     envs = [CountingEnv(length=100), FailingEnv(what)]
     vector = SyncVectorEnv([lambda: envs[0], lambda: envs[1]], autoreset_mode=mode)
     view = environments.view(vector, seed=0)
@@ -383,10 +376,6 @@ def test_failures_name_the_environment_where_gymnasium_tells(what, mode):
             view.step(np.zeros(2, np.int64))
     assert caught.value.env_index == 1
     assert caught.value.timestep == (0 if what == "raise in reset" else 2)
-
-
-def failing_first():
-    return FailingEnv("raise")
 
 
 def test_a_process_of_the_user_that_fails_is_named():

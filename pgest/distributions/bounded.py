@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
+from tensorflow_probability import distributions as tfd
 
 from pgest.distributions import noise
-
-tfd = tfp.distributions
 
 # The largest float32 below 1 and its distance to 1.
 _HALF_STEP = 2.0**-24

@@ -10,11 +10,9 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_probability as tfp
+from tensorflow_probability import distributions as tfd
 
 from pgest.distributions import bounded
-
-tfd = tfp.distributions
 
 # Low enough that exp(logit) is exactly 0, high enough that 0 * logit is no NaN.
 MASKED_LOGIT = -1e9

@@ -15,13 +15,11 @@ from typing import Any, Literal, get_args
 import gymnasium
 import numpy as np
 import tensorflow as tf
-import tensorflow_probability as tfp
 import tf_keras
+from gymnasium import spaces
+from tensorflow_probability import distributions as tfd
 
 from pgest.distributions import families, joint
-
-tfd = tfp.distributions
-spaces = gymnasium.spaces
 
 BoxFamily = Literal["gaussian", "squashed_gaussian", "beta"]
 
@@ -182,6 +180,10 @@ def _components(space: gymnasium.Space, parameters: Any, mask: Any, box: str) ->
         masks = mask if mask is not None else [None] * len(space.spaces)
         parts = zip(space.spaces, parameters, masks, strict=True)
         return tuple(_components(*part, box) for part in parts)
+    return _leaf(space, parameters, mask, box)
+
+
+def _leaf(space: gymnasium.Space, parameters: Any, mask: Any, box: str) -> tfd.Distribution:
     parameter_size(space)
     dtype = tf.as_dtype(space.dtype)
     if isinstance(space, spaces.Discrete):
@@ -192,10 +194,14 @@ def _components(space: gymnasium.Space, parameters: Any, mask: Any, box: str) ->
         raise ValueError(
             f"Actions of {space} cannot be masked: only Discrete and MultiDiscrete can."
         )
+    if isinstance(space, spaces.Box):
+        return _box(space, parameters, box)
+    shape = tuple(space.shape or ())
+    return families.bernoulli(_to_event(parameters, shape), event_ndims=len(shape), dtype=dtype)
+
+
+def _box(space: spaces.Box, parameters: Any, box: str) -> tfd.Distribution:
     ndims = len(space.shape)
-    if isinstance(space, spaces.MultiBinary):
-        logits = _to_event(parameters, space.shape)
-        return families.bernoulli(logits, event_ndims=ndims, dtype=dtype)
     first, second = (_to_event(parameter, space.shape) for parameter in parameters)
     if box == "gaussian":
         return families.gaussian(first, second, event_ndims=ndims)

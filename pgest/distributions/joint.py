@@ -7,10 +7,9 @@ from typing import Any
 
 import tensorflow as tf
 import tensorflow_probability as tfp
+from tensorflow_probability import distributions as tfd
 
 from pgest.distributions import noise
-
-tfd = tfp.distributions
 
 
 class JointDistribution(tfd.AutoCompositeTensorDistribution):

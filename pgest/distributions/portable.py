@@ -13,11 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
-import tensorflow_probability as tfp
+from tensorflow_probability import distributions as tfd
 
 from pgest.distributions import bounded, joint, noise
-
-tfd = tfp.distributions
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
+from tensorboard.compat.proto import summary_pb2, tensor_pb2, tensor_shape_pb2, types_pb2
+from tensorboard.plugins.scalar import summary_v2
 
 from pgest.hooks import episode_means, intervals, monitor
 
@@ -34,6 +36,9 @@ TAGS: Mapping[str, str] = {
     "speed/episodes_per_second": "Finished episodes a second.",
 }
 """Documented tags; a `metrics` entry of a model_fn appears under its own name besides."""
+
+# Tells TensorBoard that a tensor belongs to its scalars page.
+_SCALAR_METADATA = summary_v2.scalar_pb("any", 0.0).value[0].metadata
 
 _COUNTER_OF_AXIS = {"global_timestep": "timestep", "global_step": "step"}
 
@@ -67,10 +72,21 @@ def write_scalars(
     writer = context.summary_writer
     if writer is None or not scalars:
         return
+    summary = summary_pb2.Summary(value=[_point(*scalar) for scalar in scalars.items()])
     step = getattr(context, _COUNTER_OF_AXIS[x_axis])
+    # One op for all tags: tf.summary.scalar takes about 2 ms a tag, longer than many an update.
     with writer.as_default(step=step), tf.summary.record_if(True):
-        for tag, value in scalars.items():
-            tf.summary.scalar(tag, float(value))
+        tf.summary.experimental.write_raw_pb(summary.SerializeToString())
+
+
+def _point(tag: str, value: float) -> summary_pb2.Summary.Value:
+    """What `tf.summary.scalar` writes for a tag."""
+    tensor = tensor_pb2.TensorProto(
+        dtype=types_pb2.DT_FLOAT,
+        tensor_shape=tensor_shape_pb2.TensorShapeProto(),
+        float_val=[float(value)],
+    )
+    return summary_pb2.Summary.Value(tag=tag, tensor=tensor, metadata=_SCALAR_METADATA)
 
 
 def write_hparams(

@@ -86,11 +86,11 @@ class PolicyFunctions:
         """The policy's variables, then those that only its traces know."""
         found = list(self._policy.variables())
         known = {id(variable) for variable in found}
-        for variable in self.concrete_action.variables:
-            if id(variable) not in known:
-                known.add(id(variable))
-                found.append(variable)
-        return found
+        handles = [id(handle) for handle in self.concrete_action.captured_inputs]
+        further = [v for v in self.concrete_action.variables if id(v) not in known]
+        # A graph gives its variables in no fixed order, its captured handles in that of the trace.
+        further.sort(key=lambda v: handles.index(id(v.handle)) if id(v.handle) in handles else -1)
+        return found + further
 
     def _time_step_and_state(self, inputs: tuple) -> tuple[Any, Any]:
         if self._input_fn is None:
@@ -225,30 +225,39 @@ def _refuse_python(concrete: Any) -> None:
 
 
 def digest(concrete: Any) -> str:
-    """A fingerprint of a traced function: its ops, their wiring and constants, no weights or names.
+    """A fingerprint of a traced function: its ops, wiring and constants, no weights or names.
 
     Two processes that trace the same code get the same one.
     """
-    hasher = hashlib.sha256()
     graph = concrete.graph.as_graph_def()
-    bodies = [graph.node, *(function.node_def for function in graph.library.function)]
-    for body in bodies:
-        positions = {node.name: str(position) for position, node in enumerate(body)}
-        for node in body:
-            hasher.update(node.op.encode())
-            for name in node.input:
-                source = name.removeprefix("^").partition(":")[0]
-                hasher.update(positions.get(source, source).encode())
-            for key in sorted(node.attr):
-                value = node.attr[key]
-                if not key.startswith("_") and key not in _UNSTABLE_ATTRIBUTES:
-                    if value.WhichOneof("value") not in ("func", "list"):
-                        hasher.update(key.encode() + value.SerializeToString(deterministic=True))
-    for tensor in concrete.inputs:
-        hasher.update(f"{tensor.dtype.name}{tensor.shape}".encode())
-    for variable in concrete.variables:
-        hasher.update(f"{variable.dtype.name}{variable.shape}".encode())
-    return hasher.hexdigest()
+    tokens = _body_tokens(graph.node, [])
+    for function in graph.library.function:
+        arguments = [argument.name for argument in function.signature.input_arg]
+        tokens += _body_tokens(function.node_def, arguments)
+    tokens += [f"{tensor.dtype.name}{tensor.shape}" for tensor in concrete.inputs]
+    # A graph gives its variables in no fixed order.
+    tokens += sorted(f"{variable.dtype.name}{variable.shape}" for variable in concrete.variables)
+    return hashlib.sha256("\n".join(tokens).encode()).hexdigest()
+
+
+def _body_tokens(nodes: Any, arguments: list[str]) -> list[str]:
+    """One line for each op; inputs are named by their positions, since names carry counters."""
+    names = [*arguments, *(node.name for node in nodes)]
+    positions = {name: position for position, name in enumerate(names)}
+    lines = []
+    for node in nodes:
+        inputs = [name.removeprefix("^").partition(":")[0] for name in node.input]
+        # The order of control inputs follows the names.
+        sources = sorted(positions[name] for name in inputs)
+        attributes = [
+            f"{key}={value.SerializeToString(deterministic=True).hex()}"
+            for key, value in sorted(node.attr.items())
+            if not key.startswith("_")
+            and key not in _UNSTABLE_ATTRIBUTES
+            and value.WhichOneof("value") not in ("func", "list")
+        ]
+        lines.append(f"{node.op}({sources}) {attributes}")
+    return lines
 
 
 _UNSTABLE_ATTRIBUTES = {"config", "config_proto", "shared_name", "container", "executor_type"}

@@ -99,6 +99,7 @@ class PolicySaver:
         self._seed = seed
         self._lock = threading.RLock()
         self._graph_file: bytes | None = None
+        self._registered: list[str] = []
         self._name_specs(policy, use_nest_path_signatures, input_fn_and_spec)
         self._specs_text = specs_proto.to_text(
             {
@@ -270,6 +271,21 @@ class PolicySaver:
             snapshots.write_variables(snapshot, staging)
             self._write_companions(staging)
 
+    def matches(self, export_dir: Path) -> bool:
+        """Whether a directory holds an export that computes what this one would.
+
+        Specs, ops, constants, variables and metadata are compared, weights are not.
+        """
+        path = os.fspath(export_dir)
+        try:
+            with open(os.path.join(path, DESCRIPTION_FILE), encoding="utf-8") as file:
+                description = json.load(file)
+            with open(os.path.join(path, specs_proto.FILE_NAME), encoding="utf-8") as file:
+                specs_text = file.read()
+        except (OSError, ValueError):
+            return False
+        return description == self._description() and specs_text == self._specs_text
+
     def share_variables(self, variables: Sequence[tf.Variable]) -> None:
         """Saves these variables as `model_variables`; the policy's own must be among them.
 
@@ -355,17 +371,24 @@ class PolicySaver:
                 self._graph_file = file.read()
 
     def _write_companions(self, staging: str) -> None:
-        description = {
+        text = json.dumps(self._description(), indent=2) + "\n"
+        directories.write_file(os.path.join(staging, DESCRIPTION_FILE), text)
+        # Last: whoever waits for a policy waits for this file.
+        directories.write_file(os.path.join(staging, specs_proto.FILE_NAME), self._specs_text)
+
+    def _description(self) -> dict[str, Any]:
+        return {
             "format": 1,
             "batch_size": self._batch_size,
             "portable": self._portable,
             "seed": self._seed if isinstance(self._seed, int) else None,
             "architecture": self.architecture,
+            "variables": [
+                f"{variable.dtype.name}{list(variable.shape)}" for variable in self._variables
+            ],
+            "metadata": sorted(self._metadata),
+            "functions": sorted(self._registered),
         }
-        text = json.dumps(description, indent=2) + "\n"
-        directories.write_file(os.path.join(staging, DESCRIPTION_FILE), text)
-        # Last: whoever waits for a policy waits for this file.
-        directories.write_file(os.path.join(staging, specs_proto.FILE_NAME), self._specs_text)
 
     def _check_free(self, name: str) -> None:
         if hasattr(self._module, name):
@@ -373,6 +396,7 @@ class PolicySaver:
 
     def _register(self, name: str, function: Any, variables: Sequence[Any], assets: Any) -> None:
         with self._lock:
+            self._registered.append(name)
             setattr(self._module, name, function)
             for position, variable in enumerate(variables):
                 setattr(self._module, f"{name}__variables_{position}", variable)

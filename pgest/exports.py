@@ -1,0 +1,61 @@
+"""The agent's policies, and the SavedModel that `export_saved_model` writes."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import gymnasium
+
+from pgest import model_fn as model_fn_lib
+from pgest.policies import GreedyPolicy, TFPolicy
+from pgest.saved_policies import policy_saver
+from pgest.tracing import acting, model_policy
+from pgest.tracing import model as model_lib
+
+
+class AgentPolicies:
+    """The three policies of a model, over its live variables.
+
+    Args:
+      model: the model.
+      actor: a program of it that was traced.
+      spaces: observation and action space of one environment.
+
+    Attributes:
+      raw: samples actions.
+      greedy: takes the most probable one.
+      collect: samples, and gives log-probabilities, as in training.
+    """
+
+    def __init__(
+        self,
+        model: model_lib.Model,
+        actor: acting.Actor,
+        spaces: tuple[gymnasium.Space, gymnasium.Space],
+    ):
+        predict = model_fn_lib.Modes.PREDICT
+        self.raw: TFPolicy = model_policy.ModelPolicy(model, actor, *spaces)
+        explores = actor.mode is predict
+        self.greedy: TFPolicy = GreedyPolicy(self.raw) if explores else self.raw
+        self.collect: TFPolicy = model_policy.ModelPolicy(
+            model, actor, *spaces, mode=actor.mode, emit_log_probability=explores
+        )
+
+
+def export_saved_model(model: model_lib.Model, policy: TFPolicy, base: Any) -> str:
+    """Writes a portable SavedModel into a new timestamped directory of `base`; returns its path.
+
+    The directory appears when it is complete, as Estimator's exports do.
+    """
+    os.makedirs(base, exist_ok=True)
+    stamp = int(time.time())
+    while os.path.exists(os.path.join(base, str(stamp))):
+        stamp += 1
+    path = os.path.join(os.fspath(base), str(stamp))
+    saver = policy_saver.PolicySaver(
+        policy, portable=True, train_step=model.counters.variables["global_step"]
+    )
+    saver.save(path)
+    return path

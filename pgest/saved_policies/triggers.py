@@ -1,0 +1,337 @@
+"""Saving at intervals: `IntervalTrigger` and `PolicySavedModelTrigger`."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from pgest import policies
+from pgest.saved_policies import (
+    async_policy_saver,
+    directories,
+    policy_functions,
+    policy_saver,
+    snapshots,
+    specs_proto,
+)
+
+_LOGGER = logging.getLogger(__name__)
+
+GREEDY_POLICY = "greedy_policy"
+COLLECT_POLICY = "collect_policy"
+RAW_POLICY = "policy"
+PORTABLE_POLICY = "portable_policy"
+
+
+class IntervalTrigger:
+    """Calls a function whenever a value has grown by an interval.
+
+    Args:
+      interval: fires when the value is at least this much above the one that it last fired at;
+        never where it is 0 or less, forced or not.
+      fn: called without arguments.
+      start: the value that counts as the last one in the beginning.
+
+    Raises:
+      TypeError: `interval` is no number.
+
+    >>> trigger = IntervalTrigger(10, lambda: print("fired"))
+    >>> trigger(9)
+    >>> trigger(12)
+    fired
+    """
+
+    def __init__(self, interval: float, fn: Callable[[], Any], start: float = 0) -> None:
+        if isinstance(interval, bool) or not isinstance(interval, int | float | np.number):
+            raise TypeError(f"interval: got {interval!r}, expected a number.")
+        self._interval = interval
+        self._fn = fn
+        self._start = start
+        self._last = start
+        if interval <= 0:
+            _LOGGER.info("IntervalTrigger: interval %s never fires.", interval)
+
+    def __call__(self, value: Any, force_trigger: bool = False) -> None:
+        """Fires where the interval has passed.
+
+        Args:
+          value: number or scalar tensor, such as the train step.
+          force_trigger: fires where the value is any other than the last.
+
+        Raises:
+          Exception: what the function raises; the interval then counts as not yet passed.
+        """
+        value = value.numpy() if hasattr(value, "numpy") else value
+        due = value >= self._last + self._interval or (force_trigger and value != self._last)
+        if self._interval <= 0 or not due:
+            return
+        self._fn()
+        self._last = value
+
+    def reset(self) -> None:
+        """The interval starts at `start` again (the one of the last `set_start`, if any)."""
+        self._last = self._start
+
+    def set_start(self, start: float) -> None:
+        """The interval starts here, as when a run goes on from a checkpoint."""
+        self._start = self._last = start
+
+
+class PolicySavedModelTrigger(IntervalTrigger):
+    """Exports the policies of an agent, and checkpoints that update the exports.
+
+    At construction it writes SavedModels to `saved_model_dir/greedy_policy`, `/collect_policy`
+    and `/policy`; each time it fires, the variables to
+    `saved_model_dir/checkpoints/policy_checkpoint_<train step, 10 digits>`. A checkpoint updates
+    any of the three: they have the same variables in the same order. `load_policy` opens them.
+
+    Exports that are there already are kept where they compute the same; otherwise they are
+    written again, unless checkpoints of another architecture lie beside them: then the directory
+    is refused.
+
+    Call `close()` at the end, or use it in a `with` statement: it saves the last state and waits
+    for the thread.
+
+    Args:
+      saved_model_dir: directory for all of it.
+      agent: has `policy` and `collect_policy`; and, if it likes, `post_process_policy()`, called
+        before each save, whose result is saved in place of the policy's own variables.
+      train_step: `tf.Variable`; its value names the checkpoints.
+      interval: fires after so many train steps; 0 or less never.
+      async_saving: whether checkpoints are written in a thread; see `AsyncPolicySaver`.
+      metadata_metrics: objects with a `result()` (number, array or tensor), by name, saved along.
+      start: train step that the first interval starts at.
+      extra_concrete_functions: pairs of name and traced `tf.function`, registered in all exports.
+      batch_size: see `PolicySaver`.
+      use_nest_path_signatures: see `PolicySaver`.
+      save_greedy_policy: False where the policy's distribution has no mode.
+      input_fn_and_spec: see `PolicySaver`.
+      save_collect_policy: whether `collect_policy` is exported.
+      seed: see `PolicySaver`.
+      keep_max: how many checkpoints are kept, the newest; None keeps all.
+      portable: whether a SavedModel without TensorFlow Probability is kept up to date in
+        `saved_model_dir/portable_policy` too.
+
+    Raises:
+      ValueError: `train_step` is no variable, `keep_max` is not positive, or the directory holds
+        checkpoints of another architecture.
+    """
+
+    def __init__(  # noqa: PLR0913 - the signature is TF-Agents'
+        self,
+        saved_model_dir: policy_saver.Path,
+        agent: Any,
+        train_step: tf.Variable,
+        interval: int,
+        async_saving: bool = False,
+        metadata_metrics: Mapping[str, Any] | None = None,
+        start: int = 0,
+        extra_concrete_functions: Sequence[tuple[str, Any]] | None = None,
+        batch_size: int | None = None,
+        use_nest_path_signatures: bool = True,
+        save_greedy_policy: bool = True,
+        input_fn_and_spec: policy_functions.InputFn | None = None,
+        save_collect_policy: bool = True,
+        seed: int | None = None,
+        *,
+        keep_max: int | None = None,
+        portable: bool = False,
+    ) -> None:
+        if not isinstance(train_step, tf.Variable):
+            raise ValueError(f"train_step must be a TensorFlow variable: {train_step!r}")
+        if keep_max is not None and (isinstance(keep_max, bool) or keep_max < 1):
+            raise ValueError(f"keep_max: got {keep_max!r}, expected None or an int of 1 or more.")
+        super().__init__(interval, self._save_checkpoint, start)
+        self._directory = os.path.abspath(os.fspath(saved_model_dir))
+        self._agent = agent
+        self._train_step = train_step
+        self._keep_max = keep_max
+        self._metrics = dict(metadata_metrics or {})
+        self._metadata = {name: _metric_variable(name, m) for name, m in self._metrics.items()}
+        self._raw_policy = _raw(agent.policy)
+        exported: dict[str, policies.TFPolicy] = {RAW_POLICY: self._raw_policy}
+        if save_collect_policy:
+            exported[COLLECT_POLICY] = agent.collect_policy
+        if save_greedy_policy:
+            is_greedy = isinstance(agent.policy, policies.GreedyPolicy)
+            greedy = agent.policy if is_greedy else policies.GreedyPolicy(agent.policy)
+            exported[GREEDY_POLICY] = greedy
+        if portable:
+            exported[PORTABLE_POLICY] = self._raw_policy
+        self._savers = {
+            name: policy_saver.PolicySaver(
+                policy,
+                batch_size=batch_size,
+                use_nest_path_signatures=use_nest_path_signatures,
+                seed=seed,
+                train_step=train_step,
+                input_fn_and_spec=input_fn_and_spec,
+                metadata=self._metadata,
+                portable=name == PORTABLE_POLICY,
+            )
+            for name, policy in exported.items()
+        }
+        self._share_variables()
+        for name, function in extra_concrete_functions or ():
+            for saver in self._savers.values():
+                saver.register_concrete_function(name, function)
+        self._export_all()
+        self._thread: async_policy_saver.AsyncPolicySaver | None = None
+        if async_saving:
+            self._thread = async_policy_saver.AsyncPolicySaver(self._savers[RAW_POLICY])
+
+    @property
+    def exported(self) -> frozenset[str]:
+        """Names of the exports that were written at construction; the others were kept."""
+        return self._exported
+
+    @property
+    def saved_model_dir(self) -> str:
+        """The directory that exports and checkpoints are written to."""
+        return self._directory
+
+    def close(self, final_save: bool = True) -> None:
+        """Saves the present state where it was not saved yet, and waits until all is written.
+
+        Args:
+          final_save: False only waits.
+        """
+        try:
+            if final_save:
+                self(int(self._train_step.numpy()), force_trigger=True)
+        finally:
+            if self._thread is not None:
+                self._thread.close()
+
+    def flush(self) -> None:
+        """Waits until everything is written; raises what failed."""
+        if self._thread is not None:
+            self._thread.flush()
+
+    def __enter__(self) -> PolicySavedModelTrigger:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.close()
+            return
+        try:
+            self.close()
+        except Exception:
+            # The error that is under way matters more.
+            _LOGGER.exception("The last save of the policies failed.")
+
+    def _share_variables(self) -> None:
+        """One order of variables for all exports, so that one checkpoint updates any of them."""
+        shared = {
+            id(variable): variable for saver in self._savers.values() for variable in saver.variables
+        }
+        for saver in self._savers.values():
+            saver.share_variables(list(shared.values()))
+
+    def _export_all(self) -> None:
+        directories.remove_leftovers(self._directory)
+        directories.remove_leftovers(os.path.join(self._directory, directories.CHECKPOINTS))
+        stale = [name for name, saver in self._savers.items() if not self._is_current(name, saver)]
+        if stale:
+            self._refuse_other_checkpoints()
+        self._exported = frozenset(stale)
+        self._update_metadata()
+        for name in stale:
+            path = os.path.join(self._directory, name)
+            if os.path.exists(os.path.join(path, specs_proto.FILE_NAME)):
+                _LOGGER.warning("%s held another policy; it is exported anew.", path)
+            self._savers[name].save(path)
+
+    def _is_current(self, name: str, saver: policy_saver.PolicySaver) -> bool:
+        """Whether the export that is there computes what this one would."""
+        path = os.path.join(self._directory, name)
+        if not os.path.exists(os.path.join(path, specs_proto.FILE_NAME)):
+            return False
+        return saver.matches(path)
+
+    def _refuse_other_checkpoints(self) -> None:
+        found = directories.checkpoint_steps(os.path.join(self._directory, directories.CHECKPOINTS))
+        wanted = [tuple(variable.shape) for variable in self._savers[RAW_POLICY].variables]
+        for path in found.values():
+            if snapshots.shapes(path) != wanted:
+                raise ValueError(
+                    f"saved_model_dir {self._directory!r} holds checkpoints of another "
+                    f"architecture ({os.path.basename(path)} has the variables "
+                    f"{snapshots.shapes(path)}, this policy {wanted}); give another directory, "
+                    "or remove that one."
+                )
+
+    def _update_metadata(self) -> None:
+        for name, metric in self._metrics.items():
+            self._metadata[name].assign(metric.result())
+
+    def _save_checkpoint(self) -> None:
+        self._update_metadata()
+        saver = self._savers[RAW_POLICY]
+        snapshot = saver.snapshot(self._processed_values(saver))
+        name = directories.checkpoint_name(snapshot.step)
+        path = os.path.join(self._directory, directories.CHECKPOINTS, name)
+
+        def write() -> None:
+            snapshots.write_checkpoint(snapshot, path)
+            if PORTABLE_POLICY in self._savers:
+                portable_path = os.path.join(self._directory, PORTABLE_POLICY)
+                self._savers[PORTABLE_POLICY].write(snapshot, portable_path)
+            self._remove_oldest()
+
+        if self._thread is None:
+            write()
+            return
+        for replaced in self._thread.submit("save_checkpoint", path, write):
+            _LOGGER.warning("Saving is slower than the interval: %s is left out.", replaced)
+
+    def _processed_values(self, saver: policy_saver.PolicySaver) -> dict[int, tf.Variable]:
+        """Variables of a processed policy, by the positions of those that they stand for."""
+        process = getattr(self._agent, "post_process_policy", None)
+        processed = process() if callable(process) else None
+        if not isinstance(processed, policies.TFPolicy):
+            return {}
+        positions = {id(variable): at for at, variable in enumerate(saver.variables)}
+        own, given = self._raw_policy.variables(), _raw(processed).variables()
+        if [variable.shape for variable in own] != [variable.shape for variable in given]:
+            raise ValueError(
+                "post_process_policy returned a policy with other variables than agent.policy; "
+                "return one of the same architecture."
+            )
+        return {positions[id(old)]: new for old, new in zip(own, given, strict=True)}
+
+    def _remove_oldest(self) -> None:
+        if self._keep_max is None:
+            return
+        found = directories.checkpoint_steps(os.path.join(self._directory, directories.CHECKPOINTS))
+        for path in list(found.values())[: -self._keep_max]:
+            with contextlib.suppress(FileNotFoundError):
+                directories.remove(path)
+
+
+def _raw(policy: policies.TFPolicy) -> policies.TFPolicy:
+    return policy.wrapped_policy if isinstance(policy, policies.GreedyPolicy) else policy
+
+
+def _metric_variable(name: str, metric: Any) -> tf.Variable:
+    """A variable of zeros for the results of a metric."""
+    result = metric.result()
+    value = result if tf.is_tensor(result) else np.asarray(result)
+    if not tf.is_tensor(value) and value.dtype.kind not in "biuf":
+        raise TypeError(f"metadata_metrics[{name!r}]: result() gave {result!r}, expected a number.")
+    if not tf.is_tensor(value) and value.dtype == np.float64 and not isinstance(result, np.ndarray):
+        value = value.astype(np.float32)
+    return tf.Variable(tf.zeros(value.shape, value.dtype), trainable=False, name=name)

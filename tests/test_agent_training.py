@@ -1,0 +1,232 @@
+"""What `train` promises: exact limits, counters, continuing, determinism."""
+
+import gymnasium
+import models
+import numpy as np
+import pytest
+
+import pgest
+
+
+def make_agent(model_fn=models.policy_gradient, memory=None, seed=0, **arguments):
+    config = pgest.RunConfig(tf_random_seed=seed, log_step_count_steps=None)
+    memory = memory or pgest.BatchMemory(batch_size=64)
+    return pgest.PGAgent(model_fn, memory, config=config, **arguments)
+
+
+def counters(agent):
+    return agent.global_step, agent.global_timestep, agent.global_episode
+
+
+def test_steps_are_this_many_more_and_max_steps_this_many_in_all():
+    agent, env = make_agent(), gymnasium.make("CartPole-v1")
+    assert agent.train(env, steps=2) is agent
+    assert agent.global_step == 2
+    agent.train(env, steps=2)
+    assert agent.global_step == 4
+    before = counters(agent)
+    agent.train(env, max_steps=4)
+    assert counters(agent) == before, "nothing is left to do: no step, no timestep"
+
+
+def test_timesteps_and_episodes_are_exact_for_one_environment():
+    agent, env = make_agent(), gymnasium.make("CartPole-v1")
+    agent.train(env, timesteps=7)
+    assert agent.global_timestep == 7
+    agent.train(env, max_timesteps=31)
+    assert agent.global_timestep == 31
+    agent.train(env, episodes=3)
+    agent.train(env, max_episodes=agent.global_episode + 2)
+    assert agent.global_episode == 5 or agent.global_episode >= 5
+    episodes = agent.global_episode
+    agent.train(env, episodes=1)
+    assert agent.global_episode == episodes + 1
+
+
+def test_the_first_limit_that_is_reached_stops():
+    agent, env = make_agent(), gymnasium.make("CartPole-v1")
+    agent.train(env, steps=100, timesteps=10, episodes=50)
+    assert counters(agent)[1] == 10
+
+
+def test_a_limit_inside_epochs_and_minibatches_is_exact():
+    agent = make_agent(optimizer_params={"epochs": 3, "minibatch_size": 16})
+    agent.train(gymnasium.make("CartPole-v1"), steps=5)
+    assert agent.global_step == 5
+
+
+@pytest.mark.parametrize(
+    ("limits", "error", "match"),
+    [
+        ({"steps": 1, "max_steps": 1}, ValueError, "steps=1 and max_steps=1"),
+        ({"episodes": 1, "max_episodes": 1}, ValueError, "give one"),
+        ({"timesteps": 1, "max_timesteps": 1}, ValueError, "give one"),
+        ({"steps": 0}, ValueError, "steps=0; expected a positive integer"),
+        ({"max_episodes": -1}, ValueError, "max_episodes=-1"),
+        ({"episodes": True}, TypeError, "episodes=True"),
+        ({"timesteps": 1.5}, TypeError, r"timesteps=1\.5"),
+    ],
+)
+def test_wrong_limits_are_refused_before_anything_happens(limits, error, match):
+    agent = make_agent()
+    with pytest.raises(error, match=match):
+        agent.train(gymnasium.make("CartPole-v1"), **limits)
+    assert counters(agent) == (0, 0, 0)
+
+
+def test_a_hook_that_is_none_is_refused():
+    with pytest.raises(TypeError, match="BaseMonitor"):
+        make_agent().train(gymnasium.make("CartPole-v1"), steps=1, hooks=[print])
+
+
+def test_an_unfinished_batch_and_episode_go_on_with_the_same_environment():
+    env = gymnasium.make("CartPole-v1")
+    agent = make_agent()
+    agent.train(env, timesteps=5)
+    assert len(agent.memory) == 5
+    agent.train(env, timesteps=3)
+    assert len(agent.memory) == 8
+    pieces = make_agent()
+    other = gymnasium.make("CartPole-v1")
+    for _ in range(4):
+        pieces.train(other, timesteps=50)
+    whole = make_agent().train(gymnasium.make("CartPole-v1"), timesteps=200)
+    assert counters(pieces) == counters(whole)
+    for name, value in models.weights(whole).items():
+        np.testing.assert_array_equal(models.weights(pieces)[name], value, err_msg=name)
+
+
+def test_an_episode_under_way_is_dropped_with_its_environment():
+    agent = make_agent()
+    agent.train(gymnasium.make("CartPole-v1"), timesteps=5)
+    agent.train(gymnasium.make("CartPole-v1"), timesteps=3)
+    assert len(agent.memory) == 3
+
+
+def test_two_runs_of_one_seed_end_in_bit_equal_weights():
+    runs = [
+        models.weights(make_agent(seed=3).train(gymnasium.make("CartPole-v1"), steps=4))
+        for _ in range(2)
+    ]
+    other = models.weights(make_agent(seed=4).train(gymnasium.make("CartPole-v1"), steps=4))
+    for name, value in runs[0].items():
+        np.testing.assert_array_equal(runs[1][name], value, err_msg=name)
+    assert any(not np.array_equal(other[name], value) for name, value in runs[0].items())
+
+
+def test_a_second_process_goes_on_as_if_nothing_had_happened(tmp_path):
+    """Through the checkpoint alone: another agent object, a new environment, the same weights."""
+    first = make_agent(model_dir=tmp_path)
+    first.train("CartPole-v1", max_steps=2)
+    second = make_agent(model_dir=tmp_path)
+    assert counters(second) == counters(first)
+    second.train("CartPole-v1", max_steps=2)
+    assert counters(second) == counters(first)
+    second.train("CartPole-v1", max_steps=5)
+    whole = make_agent().train("CartPole-v1", max_steps=5)
+    assert counters(second) == counters(whole)
+    for name, value in models.weights(whole).items():
+        np.testing.assert_array_equal(models.weights(second)[name], value, err_msg=name)
+
+
+def test_no_new_trace_after_the_first_update_and_the_first_evaluation(tmp_path):
+    agent, env = make_agent(models.actor_critic, model_dir=tmp_path), "CartPole-v1"
+    agent.train(env, steps=1)
+    agent.evaluate(env, episodes=1)
+    env = gymnasium.make("CartPole-v1")
+    agent.train(env, steps=1)
+    traces = dict(agent.model.traces)
+    agent.train(env, steps=3)
+    agent.evaluate("CartPole-v1", episodes=2)
+    agent.train(env, steps=2)
+    assert agent.model.traces == traces
+
+
+class Recorder(pgest.PGAgent):
+    """An agent with an episode loop of its own, as the documentation shows."""
+
+    played: list
+
+    def run_episode(
+        self,
+        env,
+        sess,
+        features,
+        labels,
+        no_run_hooks,
+        global_step,
+        update_episode_op,
+        update_timestep_op,
+        estimator_spec,
+    ):
+        statistics = super().run_episode(
+            env,
+            sess,
+            features,
+            labels,
+            no_run_hooks,
+            global_step,
+            update_episode_op,
+            update_timestep_op,
+            estimator_spec,
+        )
+        self.played.append(statistics)
+        return statistics
+
+
+def test_run_episode_can_be_overridden_and_returns_statistics():
+    config = pgest.RunConfig(tf_random_seed=0)
+    agent = Recorder(models.policy_gradient, pgest.BatchMemory(batch_size=64), config=config)
+    agent.played = []
+    agent.train(gymnasium.make("CartPole-v1"), episodes=3)
+    agent.train(gymnasium.make("CartPole-v1"), timesteps=2)
+    complete = [statistics for statistics in agent.played if statistics.complete]
+    assert len(complete) == 3
+    for statistics in complete:
+        assert len(statistics.rewards) == statistics.length
+        assert statistics.total == sum(statistics.rewards) == statistics.length
+        assert (statistics.max, statistics.min, statistics.avg) == (1.0, 1.0, 1.0)
+        assert statistics.terminated or statistics.truncated
+    cut = agent.played[-1]
+    assert not cut.complete
+    assert cut.length == 2
+
+
+def test_an_overridden_run_episode_and_a_vector_environment_do_not_go_together():
+    config = pgest.RunConfig(tf_random_seed=0)
+    agent = Recorder(models.policy_gradient, pgest.BatchMemory(batch_size=64), config=config)
+    with pytest.raises(ValueError, match="run_episode"):
+        agent.train(gymnasium.make_vec("CartPole-v1", num_envs=2), steps=1)
+
+
+@pytest.mark.parametrize("mode", ["NEXT_STEP", "SAME_STEP", "DISABLED"])
+@pytest.mark.parametrize("memory", ["batch", "rollout"])
+def test_vector_environments_in_every_autoreset_mode(mode, memory):
+    env = gymnasium.make_vec(
+        "CartPole-v1",
+        num_envs=3,
+        vectorization_mode="sync",
+        vector_kwargs={"autoreset_mode": gymnasium.vector.AutoresetMode[mode]},
+    )
+    memory = pgest.BatchMemory(64) if memory == "batch" else pgest.RolloutMemory(horizon=16)
+    agent = make_agent(models.actor_critic, memory)
+    agent.train(env, steps=3)
+    assert agent.global_step == 3
+    if isinstance(memory, pgest.RolloutMemory):
+        assert 3 * 16 * 3 <= agent.global_timestep < 3 * 16 * 3 + 3
+    env.close()
+
+
+def test_recurrent_models_train_on_episodes_and_on_rollouts():
+    agent = make_agent(models.recurrent)
+    agent.train(gymnasium.make("CartPole-v1"), steps=2)
+    assert agent.global_step == 2
+    rollouts = make_agent(models.recurrent, pgest.RolloutMemory(horizon=8))
+    rollouts.train(pgest.make("CartPole-v1", num_envs=2), steps=3)
+    assert rollouts.global_timestep == 3 * 8 * 2
+
+
+def test_continuous_actions():
+    agent = make_agent(models.gaussian, pgest.RolloutMemory(horizon=32))
+    agent.train(gymnasium.make("Pendulum-v1"), steps=2)
+    assert counters(agent)[:2] == (2, 64)
