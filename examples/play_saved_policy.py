@@ -41,7 +41,7 @@ def main():
         observation, _ = env.reset(seed=1000 + episode)
         total, ended = 0.0, False
         while not ended:
-            action = act(tf.constant(observation[None]))["action"]
+            action = act(observation=tf.constant(observation[None]))["action"]
             observation, reward, terminated, truncated, _ = env.step(int(action[0]))
             total += float(reward)
             ended = terminated or truncated

@@ -14,9 +14,9 @@ import tensorflow as tf
 from pgest import (
     checkpoints,
     counters,
-    environment_view,
     environments,
     exports,
+    graph_training,
     loops,
     runs,
 )
@@ -25,6 +25,7 @@ from pgest import evaluation as evaluation_lib
 from pgest import memory as memory_lib
 from pgest import model_fn as model_fn_lib
 from pgest import run_config, training, update_config
+from pgest.graph_environments import graph_environment
 from pgest.hooks import defaults, monitor
 from pgest.tf_policies import TFPolicy
 from pgest.tracing import model as model_lib
@@ -85,7 +86,7 @@ class PGAgent:
             model_fn_lib.ModelFn(model_fn, params), self.params, self.config, seed
         )
         self._saved = training.SavedState(self.model, self.model_dir, warm_start_from)
-        self._trainer: training.Trainer | None = None
+        self._trainer: training.Trainer | graph_training.GraphTrainer | None = None
         self._evaluator = evaluation_lib.Evaluator(self.model)
         self._policies: exports.AgentPolicies | None = None
         self._writer: Any = None
@@ -377,23 +378,27 @@ class PGAgent:
             self._writer = tf.summary.create_file_writer(self.model_dir)
         return self._writer
 
-    def _trainer_for(self, env: Any) -> training.Trainer:
+    def _trainer_for(self, env: Any) -> training.Trainer | graph_training.GraphTrainer:
         """The trainer under way if it steps this very environment, else one for it."""
         if self._trainer is None or not self._trainer.uses(env):
-            view = environments.view(env, seed=self.model.seed)
-            self._check_override(view)
+            in_graph = isinstance(env, graph_environment.GraphEnvironment)
+            view = env if in_graph else environments.view(env, seed=self.model.seed)
+            self._check_override(view, in_graph or view.is_vector)
             previous, self._trainer = self._trainer, None
             if previous is not None:
                 previous.leave()
             self._saved.restore()
-            self._trainer = training.Trainer(self, view, env)
+            if in_graph:
+                self._trainer = graph_training.GraphTrainer(self, env)
+            else:
+                self._trainer = training.Trainer(self, view, env)
             self._evaluator.remember_spaces(view)
             self._saved.check_whole_model()
         return self._trainer
 
 
-    def _check_override(self, view: environment_view.EnvironmentView) -> None:
-        if view.is_vector and type(self).run_episode is not PGAgent.run_episode:
+    def _check_override(self, view: Any, is_vector: bool) -> None:
+        if is_vector and type(self).run_episode is not PGAgent.run_episode:
             raise ValueError(
                 f"{type(self).__name__} overrides run_episode, which plays one environment, and "
                 f"was given {view.num_envs} at once: give it a single environment, or use a hook "

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf import text_format
 
+ENVIRONMENT = "environment/"
 _PREFIX = "model.ckpt"
 _KEY_START = "variables/"
 _KEY_END = "/.ATTRIBUTES/VARIABLE_VALUE"
@@ -154,6 +155,9 @@ def check_fit(
     Raises:
       CheckpointMismatchError: lists what differs.
     """
+    # The state of in-graph environments: another number of them is no other model.
+    saved = {name: value for name, value in saved.items() if not name.startswith(ENVIRONMENT)}
+    variables = {n: v for n, v in variables.items() if not n.startswith(ENVIRONMENT)}
     lines = [f"  only in the model: {name} {tuple(v.shape)}" for name, v in variables.items()
              if name not in saved]  # fmt: skip
     if whole:

@@ -14,6 +14,7 @@ from pgest import counters as counters_lib
 from pgest import environment_view, environments, episodes, loops, training, update_config
 from pgest import memory as memory_lib
 from pgest import model_fn as model_fn_lib
+from pgest.graph_environments import graph_environment, gymnasium_view
 from pgest.tracing import acting, probing, updating
 from pgest.tracing import model as model_lib
 
@@ -40,7 +41,7 @@ class Evaluator:
     ) -> dict[str, float]:
         """Plays `num_episodes` and returns statistics by name; see `PGAgent.evaluate`."""
         seed = (self._model.seed + _SEED_OFFSET) % 2**31
-        view = environments.view(env, seed=seed)
+        view = environments.view(_on_host(env, num_episodes), seed=seed)
         try:
             view.reset(0)
             view.observe()
@@ -55,6 +56,7 @@ class Evaluator:
 
     def build(self, env: Any, config: update_config.UpdateConfig) -> None:
         """Traces what an evaluation on `env` needs, and plays nothing."""
+        env = _on_host(env, 1)
         view = environments.view(env, seed=0)
         try:
             view.reset(0)
@@ -181,6 +183,13 @@ class _EvaluationMetrics:
         features, labels, _ = self._prepare(tensors)
         values = self._pruned.fetch(self._results, features, labels)
         return {n: float(v) for n, v in zip(self._names, values, strict=True)}
+
+
+def _on_host(env: Any, num_envs: int) -> Any:
+    """An in-graph environment as a gymnasium vector environment; anything else as it is."""
+    if isinstance(env, graph_environment.GraphEnvironment):
+        return gymnasium_view.as_gymnasium(env.with_num_envs(num_envs))
+    return env
 
 
 def _update_op(value: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
+from pgest import variable_store
 from pgest import variables as variables_lib
 
 _LegacyOptimizer = tf_keras.optimizers.legacy.Optimizer
@@ -26,7 +27,7 @@ def minimize(
     constant learning rate is what the caller passes now, not what a checkpoint remembers.
 
     Args:
-      loss: scalar; or a list of `(loss, optimizer, variables)`, for a step with several.
+      loss: float scalar; or a list of `(loss, optimizer, variables)`, for a step with several.
       optimizer: a `tf_keras.optimizers.Optimizer` made inside the model_fn; not with a list.
       var_list: variables to change; by default every trainable variable that this call of the
         model_fn used. Not with a list.
@@ -38,8 +39,9 @@ def minimize(
 
     Raises:
       TypeError: the optimizer is not of tf_keras.
-      ValueError: a variable has no gradient, there is nothing to train, or the optimizer was
-        made outside of the model_fn.
+      ValueError: a variable has no gradient, there is nothing to train, a loss is no scalar, the
+        optimizer was made outside of this call of the model_fn, or is given for two losses.
+      RuntimeError: no model_fn is being called.
 
     Example, inside a model_fn:
 
@@ -50,27 +52,20 @@ def minimize(
         ])
     """
     build = variables_lib.current()
-    if isinstance(loss, (list, tuple)):
-        if optimizer is not None or var_list is not None:
-            raise ValueError(
-                "minimize got a list of losses and also an optimizer or var_list; put them into "
-                "the list: minimize([(loss, optimizer, variables), ...])."
-            )
-        parts = [tuple(part) for part in loss]
-        if not parts or any(len(part) != 3 for part in parts):
-            raise ValueError("minimize expects a list of (loss, optimizer, variables) triples.")
-    else:
-        parts = [(loss, optimizer, var_list)]
+    parts = _parts(loss, optimizer, var_list)
     global_step = variables_lib.get_global_step()
     step = global_step.read_value()
-    gradients = [_gradients(build, *part, clip_norm=clip_norm) for part in parts]
+    # Every gradient is of the weights that this update started from.
+    gradients = [
+        _gradients(build, *part, clip_norm=clip_norm, number=number)
+        for number, part in enumerate(parts)
+    ]
     # Every optimizer must see the step that this update started from, and global_step moves once:
     # the last one has it as its iterations, those before it a copy.
     optimizers = [part[1] for part in parts]
     applied = []
     for other, pairs in zip(optimizers[:-1], gradients[:-1], strict=True):
-        copy = tf.Variable(0, trainable=False, dtype=tf.int64, name=variables_lib.OPTIMIZER_STEP)
-        build.release(copy)
+        copy = build.transient_step()
         with tf.control_dependencies([copy.assign(step)]):
             applied.append(_apply(build, other, pairs, copy, step))
     with tf.control_dependencies([op for op in applied if op is not None]):
@@ -79,23 +74,45 @@ def minimize(
         return tf.identity(step + 1)
 
 
+def _parts(loss: Any, optimizer: Any, var_list: Any) -> list[tuple[Any, Any, Any]]:
+    """The (loss, optimizer, variables) triples of a call of `minimize`."""
+    if not isinstance(loss, (list, tuple)):
+        return [(loss, optimizer, var_list)]
+    if optimizer is not None or var_list is not None:
+        raise ValueError(
+            "minimize got a list of losses and also an optimizer or var_list; put them into "
+            "the list: minimize([(loss, optimizer, variables), ...])."
+        )
+    if not loss or any(not isinstance(part, (list, tuple)) or len(part) != 3 for part in loss):
+        raise ValueError(
+            f"minimize got a list of {len(loss)} that are not all triples; expected "
+            "minimize([(loss, optimizer, variables), ...])."
+        )
+    optimizers = [part[1] for part in loss]
+    if len({id(optimizer) for optimizer in optimizers}) < len(optimizers):
+        raise ValueError(
+            "minimize got one optimizer object for several losses; make one optimizer for each, "
+            "or add the losses up."
+        )
+    return [tuple(part) for part in loss]
+
+
 def _gradients(
     build: variables_lib.Build,
     loss: tf.Tensor,
     optimizer: Any,
     variables: Sequence[tf.Variable] | None,
+    *,
     clip_norm: float | tf.Tensor | None,
+    number: int,
 ) -> list[tuple[tf.Tensor, tf.Variable]]:
-    if not isinstance(optimizer, (tf_keras.optimizers.Optimizer, _LegacyOptimizer)):
-        raise TypeError(
-            f"minimize got the optimizer {optimizer!r} of {type(optimizer).__module__}; expected "
-            "one of tf_keras.optimizers, for example tf_keras.optimizers.Adam(1e-3) "
-            "(`import tf_keras`; Keras 3's, from `keras` or `tf.keras`, do not fit)."
-        )
+    _check_optimizer(optimizer)
+    loss = _checked_loss(loss)
     variables = build.trainable_variables if variables is None else list(variables)
     if not variables:
         raise ValueError(
-            "minimize found no trainable variables: model_fn made none before it was called."
+            "minimize found no trainable variables: model_fn made none before it was called, or "
+            "var_list is empty."
         )
     gradients = tf.gradients(loss, variables)
     missing = [
@@ -110,10 +127,36 @@ def _gradients(
             "NumPy code between them and the loss."
         )
     norm = tf.linalg.global_norm(gradients)
-    build.metrics.setdefault("gradient_norm", norm)
+    build.metrics[_metric_name("gradient_norm", number)] = norm
     if clip_norm is not None:
         gradients, _ = tf.clip_by_global_norm(gradients, clip_norm, use_norm=norm)
     return list(zip(gradients, variables, strict=True))
+
+
+def _check_optimizer(optimizer: Any) -> None:
+    if isinstance(optimizer, (tf_keras.optimizers.Optimizer, _LegacyOptimizer)):
+        return
+    if optimizer is None:
+        raise TypeError(
+            "minimize got no optimizer: minimize(loss, tf_keras.optimizers.Adam(1e-3))."
+        )
+    kind = optimizer if isinstance(optimizer, type) else type(optimizer)
+    raise TypeError(
+        f"minimize got the optimizer {kind.__module__}.{kind.__qualname__}; expected an instance "
+        "of one of tf_keras.optimizers, for example tf_keras.optimizers.Adam(1e-3) (`import "
+        "tf_keras`; those of Keras 3, from `keras` or `tf.keras`, and of tf.compat.v1.train do "
+        "not fit)."
+    )
+
+
+def _checked_loss(loss: Any) -> tf.Tensor:
+    loss = tf.convert_to_tensor(loss)
+    if loss.shape.rank not in (0, None) and loss.shape.num_elements() != 1:
+        raise ValueError(
+            f"minimize got a loss of shape {loss.shape}; expected a scalar. Reduce it, for "
+            "example with tf.reduce_mean."
+        )
+    return loss
 
 
 def _apply(
@@ -125,17 +168,25 @@ def _apply(
 ) -> Any:
     """Applies the gradients; `iterations`, which stands at `step`, moves by one."""
     legacy = isinstance(optimizer, _LegacyOptimizer)
-    if not legacy:
-        build.release(optimizer.iterations)
-    optimizer.iterations = iterations
-    name = "optimizer" if build.optimizers == 0 else f"optimizer_{build.optimizers}"
+    kind = type(optimizer).__name__
+    if not legacy and not build.release(optimizer.iterations):
+        raise ValueError(variable_store.outside_optimizer(kind))
+    try:
+        optimizer.iterations = iterations
+    except RuntimeError as error:  # Keras refuses once the optimizer has been applied
+        raise ValueError(variable_store.outside_optimizer(kind)) from error
+    number = build.optimizers
     build.optimizers += 1
-    settings = optimizer.get_config() if legacy else ()
-    with build.renamed(name), build.settings(settings):
+    with build.renamed(_metric_name("optimizer", number)):
         applied = optimizer.apply_gradients(pairs)
     if not legacy:
-        build.metrics.setdefault("learning_rate", _learning_rate(optimizer, step))
+        name = _metric_name("learning_rate", number)
+        build.metrics[name] = _learning_rate(optimizer, step)
     return applied
+
+
+def _metric_name(name: str, number: int) -> str:
+    return name if number == 0 else f"{name}_{number}"
 
 
 def _learning_rate(optimizer: Any, step: tf.Tensor) -> tf.Tensor:

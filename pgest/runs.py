@@ -119,15 +119,15 @@ class Run(monitor.RunContext):
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
-    ) -> bool:
+    ) -> None:
         self.error = error
         self.look()
         failures: list[BaseException] = []
         for action in (*(hook.end for hook in self._begun), _save):
             try:
                 action(self)
-            except Exception as failure:  # every hook is ended, whatever another one does
-                failures.append(failure)
+            except Exception as exception:  # every hook is ended, whatever another one does
+                failures.append(exception)
         self.close()
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
@@ -137,7 +137,6 @@ class Run(monitor.RunContext):
             _LOGGER.error("A hook failed while the run was ending: %s", failure)
         if self._interrupt == signal.SIGTERM and error is None:
             raise SystemExit(128 + signal.SIGTERM)
-        return False
 
     def _interrupted(self, number: int, frame: FrameType | None) -> None:
         """Lets the step end first; a second Ctrl-C does not wait."""
@@ -160,7 +159,7 @@ class Run(monitor.RunContext):
         """Names of variables that hold a NaN or an infinity."""
         return [
             name
-            for name, variable in self._agent.model.saved_variables().items()
+            for name, variable in self._agent.model.store.variables.items()
             if variable.dtype.is_floating and not np.isfinite(np.sum(variable.numpy()))
         ]
 

@@ -86,7 +86,7 @@ def cast_to_spec(
         nests.flatten_with_paths(spec), tf.nest.flatten(value), strict=True
     ):
         where = _where(what, path)
-        array = leaf if nests.is_tensor(leaf) else _cast_array(np.asarray(leaf), leaf_spec)
+        array: Any = leaf if nests.is_tensor(leaf) else _cast_array(np.asarray(leaf), leaf_spec)
         if nests.is_tensor(array) and array.shape.rank is None:
             array = tf.ensure_shape(array, [*outer_dims, *leaf_spec.shape])
         _check_leaf(where, array, leaf_spec, outer_dims)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
-from pgest import checkpoints, environment_view, loops, runs, variables
+from pgest import checkpoints, environment_view, loops, runs, variable_store
 from pgest import memory as memory_lib
 from pgest.hooks import defaults, monitor
 from pgest.tracing import acting, probing, updating
@@ -61,7 +61,7 @@ class Trainer:
 
     def all_hooks(self, given: Sequence[monitor.BaseMonitor]) -> list[monitor.BaseMonitor]:
         """The user's hooks, the spec's and the defaults, in the order to call them."""
-        return defaults.default_hooks(self._agent.config, [*given, *self._updater.hooks])
+        return defaults.default_hooks(self._agent.config, [*given, *self._updater.graph.hooks])
 
     def collect(self, run: runs.Run) -> None:
         """Acts until the memory has a batch or the run has to pause."""
@@ -103,7 +103,7 @@ class Trainer:
             )
         counters = self._agent.counters
         counters.publish()
-        updated = updater(batch, run.steps_left)
+        updated = updater(batch, counters.step, run.steps_left)
         counters.step += updated.steps
         self.loop.loss = updated.metrics["loss"]
         run.after_update(updated.metrics)
@@ -121,22 +121,19 @@ class Trainer:
 
     def describe(self) -> str:
         """A report on modes, variables, traces and compilation."""
-        model, traces = self._model, self._model.traces
-        lines = [
-            model.describe_modes(),
-            "",
-            "traces: " + ", ".join(f"{mode} {traces[mode]}" for mode in traces),
-            f"XLA: acting {_yes(self.actor.program.jit_compiled)}, "
-            f"update {_yes(self._updater.jit_compiled)}",
-        ]
-        if model.store.adopted:
-            lines.append(f"made outside of model_fn: {', '.join(sorted(model.store.adopted))}")
-        return "\n".join(lines)
+        compiled = {
+            "acting": self.actor.program.jit_compiled,
+            "update": self._updater.jit_compiled,
+        }
+        return describe(self._model, compiled)
 
     def _make_updater(self, writer: Any) -> updating.Updater:
-        return updating.Updater(
+        graph = updating.UpdateGraph(
             self._model, self._agent.update_config, self._signature, self.actor.recurrent, writer
         )
+        # XLA has no summaries.
+        jit_compile = self._agent.config.jit_compile if writer is None else False
+        return updating.Updater(graph, self._signature, jit_compile)
 
     def _batch(self) -> dict[str, Any]:
         batch = self.memory.sample()
@@ -219,7 +216,7 @@ class SavedState:
                 self._path, self._values, self._model.saved_variables(), whole=True
             )
         self._values = {}
-        self._model.store.saved_value = variables.no_saved_value
+        self._model.store.saved_value = variable_store.no_saved_value
 
     def live_or_saved(self) -> dict[str, Any]:
         """Values by name: the live variables, and what the checkpoint holds besides."""
@@ -300,17 +297,35 @@ class _WarmStart:
         return value
 
 
+def describe(model: model_lib.Model, compiled: Mapping[str, bool]) -> str:
+    """A report on a model's modes and variables, and on which programs XLA compiles."""
+    lines = [
+        model.describe_modes(),
+        "",
+        "traces: " + ", ".join(f"{mode} {count}" for mode, count in model.traces.items()),
+        "XLA: " + ", ".join(f"{name} {'yes' if on else 'no'}" for name, on in compiled.items()),
+    ]
+    if model.store.adopted:
+        lines.append(f"made outside of model_fn: {', '.join(sorted(model.store.adopted))}")
+    return "\n".join(lines)
+
+
 def batch_signature(
     actor: acting.Actor,
     memory: memory_lib.BatchMemory,
     view: environment_view.EnvironmentView,
 ) -> dict[str, Any]:
     """Specs of the batches that `memory` will hand over, `[T, B, ...]`; T None where it varies."""
-    leading: list[int | None] = [None, 1]
-    if isinstance(memory, memory_lib.RolloutMemory):
-        leading = [memory.horizon, view.num_envs]
-        if view.resets_take_steps:
-            leading = [memory.horizon * view.num_envs, 1]
+    if not isinstance(memory, memory_lib.RolloutMemory):
+        return fixed_signature(actor, None, 1)
+    if view.resets_take_steps:
+        return fixed_signature(actor, memory.horizon * view.num_envs, 1)
+    return fixed_signature(actor, memory.horizon, view.num_envs)
+
+
+def fixed_signature(actor: acting.Actor, horizon: int | None, columns: int) -> dict[str, Any]:
+    """Specs of batches of `horizon` timesteps and `columns` columns, by name."""
+    leading = [horizon, columns]
 
     def stored(leaf: Any) -> tf.TensorSpec:
         return tf.TensorSpec([*leading, *leaf.shape[1:]], leaf.dtype)
@@ -344,7 +359,3 @@ def field_values(config: Any) -> dict[str, Any]:
     """A dataclass's fields by name, those that are None left out."""
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     return {name: value for name, value in values.items() if value is not None}
-
-
-def _yes(flag: bool) -> str:
-    return "compiled" if flag else "not compiled"

@@ -10,38 +10,18 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import hashlib
-import random
-import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 from tf_keras.src import backend as keras_backend
 
+from pgest import adapted_layers, initial_values, variable_origins, variable_store
 from pgest import counters as counters_lib
 
-# A Keras optimizer makes these for itself. The step count belongs to the optimizer only where it
-# is used without `minimize`; a constant learning rate is a setting, so it must not come back from
-# a checkpoint in place of what the user now passes.
-OPTIMIZER_STEP = "iteration"
-_OPTIMIZER_SETTINGS = ("learning_rate", "current_learning_rate")
-
-_FOREIGN = {
-    "keras.src": (
-        "a Keras 3 layer or optimizer made the variable {name!r}; pgest models are built with "
-        "Keras 2: `import tf_keras` and use tf_keras.layers and tf_keras.optimizers instead"
-    ),
-    "tensorflow.python.training.": (
-        "a tf.compat.v1.train optimizer made the variable {name!r}; use pgest.minimize(loss, "
-        "tf_keras.optimizers.Adam(...)) instead"
-    ),
-}
-
-# From a variable's name and shape to the value that a checkpoint holds, or None.
-SavedValue = Callable[[str, tuple[int, ...]], np.ndarray | None]
+Origin = variable_origins.Origin
+_ROOT = "model_fn"
 
 _state = threading.local()
 
@@ -91,42 +71,59 @@ def scope(name: str) -> Iterator[None]:
     has names of its own.
 
     Args:
-      name: prefix of the names; a scope may be opened again to reach the same variables.
+      name: prefix of the names. Scopes nest. A scope that is opened again in the same call counts
+        from the start again, so its layers need names that differ from those of the first time.
+
+    Raises:
+      ValueError: the name is empty, no string, or unfit for a scope of TensorFlow.
+      RuntimeError: no model_fn is being called.
 
     Example:
 
         with pgest.scope("critic"):
             value = tf_keras.layers.Dense(1)(hidden)
     """
-    if not name or not isinstance(name, str):
+    if not isinstance(name, str) or not name.strip("/"):
         raise ValueError(f"pgest.scope got {name!r}; expected a non-empty string.")
-    with current().renamed(name):
+    with current().renamed(name.strip("/")):
         yield
 
 
 class Build:
-    """One call of a model_fn: what it asked the store for."""
+    """One call of a model_fn: what it asked the store for.
 
-    def __init__(self, store: VariableStore, mode: str):
+    Attributes:
+      requested: the variables of the store that the call used, by name, in the order of asking.
+      metrics: scalars by name, reported beside those of the model_fn's spec.
+      optimizers: how many `minimize` has applied so far.
+    """
+
+    def __init__(self, store: variable_store.VariableStore, mode: str):
         self.store = store
         self.mode = mode
         self.counters = store.counters
         self.requested: dict[str, tf.Variable] = {}
-        self.created: list[str] = []
-        self.transients: dict[str, int] = {}
         self.metrics: dict[str, tf.Tensor] = {}
         self.optimizers = 0
-        self._settings: frozenset[str] = frozenset(_OPTIMIZER_SETTINGS)
-        self._duplicates: list[tuple[str, tf.Variable]] = []
+        self.error: Exception | None = None
+        self._transients: collections.Counter[str] = collections.Counter()
         self._steps: list[tuple[str, tf.Variable]] = []
-        self._error: Exception | None = None
         self._prefixes: list[str] = []
         self._roots: list[str] = []
+        self._graph = tf.compat.v1.get_default_graph()
+        self._read_before = {id(variable) for variable in _read_variables(self._graph)}
 
     @property
     def trainable_variables(self) -> list[tf.Variable]:
-        """The trainable variables that this call used, in the order in which it asked."""
-        return [variable for variable in self.requested.values() if variable.trainable]
+        """The trainable variables that this call used, of layers made outside too."""
+        used = {id(v): v for v in (*self.requested.values(), *self.captured)}
+        return [variable for variable in used.values() if variable.trainable]
+
+    @property
+    def captured(self) -> list[tf.Variable]:
+        """What this call read without asking the store, as of a layer that was built before."""
+        known = {id(variable) for variable in self.requested.values()} | self._read_before
+        return [v for v in _read_variables(self._graph) if id(v) not in known]
 
     @contextlib.contextmanager
     def renamed(self, prefix: str = "") -> Iterator[None]:
@@ -134,80 +131,73 @@ class Build:
         graph = keras_backend.get_graph()
         counts = keras_backend.PER_GRAPH_OBJECT_NAME_UIDS
         outer = counts.get(graph)
-        counts[graph] = collections.defaultdict(int)
-        self._prefixes.append(prefix)
-        try:
-            # TensorFlow makes a scope's name unique within a graph; below a fresh root every
-            # name is free again, and the root is taken off in `_full_name`.
-            with tf.name_scope(prefix or "model"):
-                self._roots.append(tf.get_current_name_scope())
+        # TensorFlow makes a scope's name unique within a graph; below a fresh root every
+        # name is free again, and the root is taken off in `_full_name`.
+        with tf.name_scope(prefix or _ROOT):
+            self._prefixes.append(prefix)
+            self._roots.append(tf.get_current_name_scope())
+            counts[graph] = collections.defaultdict(int)
+            try:
                 yield
-        finally:
-            self._prefixes.pop()
-            if len(self._roots) > len(self._prefixes):
+            finally:
+                self._prefixes.pop()
                 self._roots.pop()
-            if outer is None:
-                counts.pop(graph, None)
-            else:
-                counts[graph] = outer
+                if outer is None:
+                    counts.pop(graph, None)
+                else:
+                    counts[graph] = outer
 
-    @contextlib.contextmanager
-    def settings(self, names: Iterable[str]) -> Iterator[None]:
-        """Scalars of these names are settings inside: what the caller passes, never saved."""
-        outer = self._settings
-        self._settings = outer | frozenset(names)
-        try:
-            yield
-        finally:
-            self._settings = outer
+    def release(self, optimizer_step: tf.Variable) -> bool:
+        """Takes an optimizer's own step count out of the store: `global_step` replaces it.
 
-    def release(self, optimizer_step: tf.Variable) -> None:
-        """Takes an optimizer's own step count out of the store: `global_step` replaces it."""
-        known = [variable is optimizer_step for _, variable in self._steps]
-        if not any(known):
-            raise ValueError(
-                "The optimizer was made outside of the model_fn, so its variables would not be "
-                "in the checkpoint: make it inside, for example "
-                "pgest.minimize(loss, tf_keras.optimizers.Adam(1e-3))."
-            )
-        self._steps = [(n, v) for n, v in self._steps if v is not optimizer_step]
+        Returns:
+          False where it was not made in this call.
+        """
+        left = [(name, v) for name, v in self._steps if v is not optimizer_step]
+        found = len(left) < len(self._steps)
+        self._steps = left
+        return found
+
+    def transient_step(self) -> tf.Variable:
+        """A step count for an optimizer of this call alone, neither shared nor saved."""
+        kwargs = {"initial_value": 0, "dtype": tf.int64, "trainable": False}
+        return self._transient(lambda **creation: tf.Variable(**creation), "iteration", kwargs)
 
     def create(self, next_creator: Callable[..., tf.Variable], **kwargs: Any) -> tf.Variable:
         """The `tf.variable_creator_scope` of this call."""
         name = self._full_name(kwargs.get("name") or "Variable")
         try:
-            _check_origin(name)
             return self._create(next_creator, name, kwargs)
         except (ValueError, TypeError) as error:
             # Keras' Sequential swallows a ValueError and goes on, so it is raised again at the
             # end of the call.
-            self._error = self._error or error
+            self.error = self.error or error
             raise
 
     def _create(
         self, next_creator: Callable[..., tf.Variable], name: str, kwargs: dict[str, Any]
     ) -> tf.Variable:
-        short = name.rsplit("/", 1)[-1]
-        if short in self._settings and not kwargs.get("trainable"):
-            return self.store.transient(next_creator, name, kwargs)
-        if short == OPTIMIZER_STEP and not kwargs.get("trainable"):
-            known = self.store.variables.get(name)
-            variable = (
-                self.store.transient(next_creator, name, kwargs) if known is None else known
-            )
+        origin = variable_origins.origin_of(name)
+        if origin is Origin.OPTIMIZER_STEP:
+            variable = self.store.variables.get(name)
+            if variable is None or any(variable is known for _, known in self._steps):
+                variable = self._transient(next_creator, name, kwargs)
             self._steps.append((name, variable))
             return variable
+        metric = variable_store.is_metric(kwargs.get("synchronization"), kwargs.get("aggregation"))
+        if origin is Origin.OPTIMIZER_SETTING or (metric and self.mode != "EVAL"):
+            return self._transient(next_creator, name, kwargs)
         if name in self.requested:
-            variable = self.store.transient(next_creator, name, kwargs)
-            self._duplicates.append((name, variable))
-            return variable
-        if self.store.holds(name, self.mode):
-            variable = self.store.get(name, kwargs)
-        else:
-            variable = self.store.make(next_creator, name, kwargs)
-            self.created.append(name)
-        self.requested[name] = variable
-        return variable
+            raise ValueError(self._asked_twice(name))
+        self.requested[name] = self.store.obtain(next_creator, name, kwargs, self.mode)
+        return self.requested[name]
+
+    def _transient(
+        self, next_creator: Callable[..., tf.Variable], name: str, kwargs: dict[str, Any]
+    ) -> tf.Variable:
+        self._transients[name] += 1
+        key = (self.mode, name, self._transients[name])
+        return self.store.transient(next_creator, key, kwargs)
 
     def _full_name(self, name: str) -> str:
         scope_name = tf.get_current_name_scope()
@@ -219,247 +209,62 @@ class Build:
         parts = [prefix for prefix in self._prefixes if prefix] + [scope_name, name]
         return "/".join(part for part in parts if part)
 
+    def _asked_twice(self, name: str) -> str:
+        return (
+            f"model_fn asked for the variable {name!r} twice in one call (Modes.{self.mode}), and "
+            "would get one variable for two uses. Give the layers (or tf.Variables) different "
+            "names, or open a pgest.scope(...) around one of them; to use one layer twice, make "
+            "it once and call it twice; optimizers get names of their own through pgest.minimize."
+        )
+
     def finish(self) -> None:
         """Raises what went wrong; to be called when model_fn has returned."""
-        if self._error is not None:
-            raise self._error
-        steps = collections.Counter(name for name, _ in self._steps)
-        twice = [name for name, _ in self._duplicates]
-        twice += [name for name, count in steps.items() if count > 1]
-        if twice:
-            raise ValueError(
-                f"model_fn asked for the variable {twice[0]!r} twice in one call (Modes."
-                f"{self.mode}): give the layers different names, or open a "
-                "pgest.scope(...) around one of them; optimizers get names of their own "
-                "through pgest.minimize."
-            )
+        if self.error is not None:
+            raise self.error
+        counted = collections.Counter(name for name, _ in self._steps)
+        for name, count in counted.items():
+            if count > 1:
+                raise ValueError(self._asked_twice(name))
         for name, variable in self._steps:
-            self.store.variables.setdefault(name, variable)
-            self.requested[name] = variable
-
-
-class VariableStore:
-    """The variables of a model, by name.
-
-    Args:
-      counters: the model's counters.
-      seed: initial values are a function of it and of the variable's name, so they depend
-        neither on the order in which variables are born nor on the process's own random state.
-    """
-
-    def __init__(self, counters: counters_lib.Counters, seed: int):
-        self.counters = counters
-        self.seed = seed
-        self.variables: dict[str, tf.Variable] = {}
-        self.adopted: set[str] = set()
-        # Set while a checkpoint is being restored.
-        self.saved_value: SavedValue = no_saved_value
-        # By mode, name and how often the call asked: tf.function runs the Python twice and allows
-        # new variables only at the first time.
-        self._transient: dict[tuple[str, str, int], tf.Variable] = {}
-        # Metrics' variables, born in EVAL: reset before each evaluation, never saved.
-        self.local: dict[str, tuple[tf.Variable, Any]] = {}
-
-    @contextlib.contextmanager
-    def building(self, mode: str) -> Iterator[Build]:
-        """Everything created inside goes through the store. See `Build`."""
-        build = Build(self, mode)
-        stack = _state.__dict__.setdefault("builds", [])
-        stack.append(build)
-        try:
-            with _seeded(self.seed), build.renamed(), tf.variable_creator_scope(build.create):
-                yield build
-            build.finish()
-        finally:
-            stack.pop()
-
-    def holds(self, name: str, mode: str) -> bool:
-        """Whether a call of `mode` finds the name."""
-        return name in self.variables or (mode == "EVAL" and name in self.local)
-
-    def get(self, name: str, kwargs: dict[str, Any]) -> tf.Variable:
-        """Returns the variable of that name if its shape and dtype fit what is asked for."""
-        variable = self.variables[name] if name in self.variables else self.local[name][0]
-        shape, dtype = _requested_shape_and_dtype(kwargs)
-        if shape is not None and not variable.shape.is_compatible_with(shape):
-            raise ValueError(
-                f"The variable {name!r} has shape {variable.shape} and is asked for with shape "
-                f"{shape}: two layers share the name. Name them, or use pgest.scope(...)."
-            )
-        if dtype is not None and tf.as_dtype(dtype).base_dtype != variable.dtype.base_dtype:
-            raise ValueError(
-                f"The variable {name!r} is {variable.dtype.name} and is asked for as "
-                f"{tf.as_dtype(dtype).name}: two layers share the name."
-            )
-        return variable
-
-    def make(
-        self, next_creator: Callable[..., tf.Variable], name: str, kwargs: dict[str, Any]
-    ) -> tf.Variable:
-        """Makes a variable outside of the graph being traced, and keeps it under its name."""
-        with tf.init_scope(), tf.name_scope(""):
-            value = self._initial_value(name, kwargs)
-            saved = self.saved_value(name, _shape(value))
-            if saved is not None:
-                _check_saved(name, value, saved)
-                value = saved
-            variable = next_creator(**{**kwargs, "initial_value": value, "name": name})
-            if current().mode == "EVAL" and saved is None and not variable.trainable:
-                self.local[name] = (variable, variable.numpy())
-            else:
-                self.variables[name] = variable
-        return variable
-
-    def transient(
-        self, next_creator: Callable[..., tf.Variable], name: str, kwargs: dict[str, Any]
-    ) -> tf.Variable:
-        """A variable of this call alone, neither shared nor saved; another trace reuses it."""
-        build = current()
-        build.transients[name] = occurrence = build.transients.get(name, -1) + 1
-        key = (build.mode, name, occurrence)
-        with tf.init_scope(), tf.name_scope(""):
-            value = self._initial_value(name, kwargs)
-            if key in self._transient:
-                self._transient[key].assign(value)
-            else:
-                creation = {**kwargs, "initial_value": value, "name": f"transient/{name}"}
-                self._transient[key] = next_creator(**creation)
-        return self._transient[key]
-
-    def _initial_value(self, name: str, kwargs: dict[str, Any]) -> Any:
-        value = kwargs.get("initial_value")
-        if callable(value):
-            with _seeded(_derived_seed(self.seed, name)):
-                value = value()
-        return _static_value(name, value)
-
-    def adopt(self, captured: list[tf.Variable]) -> None:
-        """Takes in variables that a trace captured from outside, so that they are saved."""
-        known = {id(variable) for variable in self.variables.values()}
-        known |= {id(variable) for variable in self._transient.values()}
-        known |= {id(variable) for variable, _ in self.local.values()}
-        known |= {id(variable) for variable in self.counters.variables.values()}
-        for variable in captured:
-            if id(variable) in known:
-                continue
-            known.add(id(variable))
-            name = variable.name.split(":")[0]
-            if name.rsplit("/", 1)[-1] in (OPTIMIZER_STEP, *_OPTIMIZER_SETTINGS):
-                raise ValueError(
-                    f"The train_op uses an optimizer that was made outside of the model_fn (its "
-                    f"variable {name!r} is not the model's): make the optimizer inside model_fn."
-                )
-            while name in self.variables:
-                name = f"outside/{name}"
-            saved = self.saved_value(name, tuple(variable.shape))
-            if saved is not None:
-                _check_saved(name, variable, saved)
-                with tf.init_scope():
-                    variable.assign(saved)
-            self.variables[name] = variable
-            self.adopted.add(name)
-
-
-def _check_origin(name: str) -> None:
-    """Raises where the variable comes from a library whose variables cannot be shared by name."""
-    frame = sys._getframe(2)
-    while frame is not None:
-        module = frame.f_globals.get("__name__", "")
-        if module == __name__ and frame.f_code.co_name == "building":
-            return
-        for prefix, sentence in _FOREIGN.items():
-            if module.startswith(prefix) and "optimizer" not in prefix:
-                if prefix.endswith(".") and not _is_v1_optimizer(module):
-                    continue
-                raise TypeError(sentence.format(name=name) + ".")
-        frame = frame.f_back
-
-
-def _is_v1_optimizer(module: str) -> bool:
-    return module.rsplit(".", 1)[-1] in (
-        "adam",
-        "adagrad",
-        "adadelta",
-        "ftrl",
-        "gradient_descent",
-        "momentum",
-        "optimizer",
-        "rmsprop",
-        "slot_creator",
-    )
-
-
-def _requested_shape_and_dtype(kwargs: dict[str, Any]) -> tuple[tf.TensorShape | None, Any]:
-    shape, dtype, value = kwargs.get("shape"), kwargs.get("dtype"), kwargs.get("initial_value")
-    if shape is None and value is not None:
-        if callable(value):
-            with tf.init_scope(), _seeded(0):
-                value = value()
-        value = value if tf.is_tensor(value) else np.asarray(value)
-        shape = value.shape
-        if dtype is None and tf.is_tensor(value):
-            dtype = value.dtype
-    return (None if shape is None else tf.TensorShape(shape)), dtype
-
-
-def _static_value(name: str, value: Any) -> Any:
-    """The value of a symbolic initial value, where it does not depend on the data."""
-    if not tf.is_tensor(value) or hasattr(value, "numpy"):
-        return value
-    static = tf.get_static_value(value)
-    if static is None:
-        raise ValueError(
-            f"The initial value of the variable {name!r} is computed inside the model_fn and is "
-            "not known when the variable is made: pass a callable, as in "
-            "tf.Variable(lambda: tf.random.normal([8]))."
-        )
-    return tf.constant(static, dtype=value.dtype)
-
-
-def no_saved_value(name: str, shape: tuple[int, ...]) -> None:
-    """The `SavedValue` of a model that starts from nothing."""
-
-
-def _shape(value: Any) -> tuple[int, ...]:
-    return tuple(value.shape) if tf.is_tensor(value) else np.shape(value)
-
-
-def _check_saved(name: str, value: Any, saved: np.ndarray) -> None:
-    shape = _shape(value)
-    if shape != saved.shape:
-        raise ValueError(
-            f"The checkpoint holds the variable {name!r} with shape {saved.shape}; the "
-            f"model wants {shape}. Train it in another model_dir, or restore what fits "
-            "with warm_start_from."
-        )
-
-
-def _derived_seed(seed: int, name: str) -> int:
-    digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=4).digest()
-    return int.from_bytes(digest, "little") & 0x7FFFFFFF
+            self.requested[name] = self.store.keep(name, variable)
+        for name, variable in self.store.adopt(self.captured).items():
+            self.requested.setdefault(name, variable)
 
 
 @contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seeds Python, NumPy, TensorFlow and Keras inside, and puts the process's state back."""
-    unset = 87654321  # what tf.compat.v1.get_seed says where no global seed was set
-    with tf.init_scope():
-        tf_seed = tf.compat.v1.get_seed(0)[0]
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    keras_generator = getattr(keras_backend._SEED_GENERATOR, "generator", None)
-    random.seed(seed)
-    np.random.seed(seed)
-    with tf.init_scope():
-        tf.random.set_seed(seed)
-    keras_backend._SEED_GENERATOR.generator = random.Random(seed)
+def building(store: variable_store.VariableStore, mode: str) -> Iterator[Build]:
+    """Every variable that is made inside goes through the store.
+
+    Args:
+      store: of the model.
+      mode: the name of the mode of this call of model_fn.
+
+    Raises:
+      ValueError, TypeError: a variable cannot be shared by name; the first such error of the call,
+        even where Keras swallowed it.
+    """
+    build = Build(store, mode)
+    stack = _state.__dict__.setdefault("builds", [])
+    stack.append(build)
     try:
-        yield
+        with contextlib.ExitStack() as inside:
+            inside.enter_context(initial_values.seeded(store.seed))
+            inside.enter_context(adapted_layers.kept_variable())
+            inside.enter_context(build.renamed())
+            inside.enter_context(tf.variable_creator_scope(build.create))
+            yield build
+        build.finish()
+    except Exception as error:
+        if build.error is None or build.error is error:
+            raise
+        raise build.error from error  # the later ones follow from the first
     finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
-        with tf.init_scope():
-            tf.random.set_seed(None if tf_seed == unset else tf_seed)
-        if keras_generator is None:
-            del keras_backend._SEED_GENERATOR.generator
-        else:
-            keras_backend._SEED_GENERATOR.generator = keras_generator
+        stack.pop()
+
+
+def _read_variables(graph: Any) -> list[tf.Variable]:
+    """The variables that a graph has read so far, in the order of their capture."""
+    read = {id(v.handle): v for v in getattr(graph, "_watched_variables", ())}
+    captures = [id(external) for external, _ in getattr(graph, "captures", ())]
+    ordered = [read.pop(key) for key in captures if key in read]
+    return ordered + sorted(read.values(), key=lambda variable: variable.name)

@@ -39,8 +39,9 @@ class VectorEnvironments(EnvironmentView):
 
     Seeds: every reset of everything is seeded. gymnasium's own SyncVectorEnv and AsyncVectorEnv get
     one seed per environment, and in mode DISABLED also at every later reset; any other VectorEnv
-    gets one seed as a whole, and an EnvPool none: it takes its seed when it is made. What a vector environment resets by itself cannot be seeded, save in
-    the environments that pgest makes (see `asynchronous`).
+    gets one seed as a whole, and an EnvPool none, since it takes its own when it is made. What a
+    vector environment resets by itself cannot be seeded, save in the environments that pgest makes
+    (see `asynchronous`).
 
     Args:
         env: The vector environment.

@@ -162,3 +162,29 @@ def failing_first():
 
 def raises_at_once():
     raise OSError("no licence")
+
+
+def tilting(observation):
+    """A poor CartPole policy that is a function of the observation: some episodes end in time."""
+    return (observation[:, 0] > 0).astype(np.int64)
+
+
+def trajectories(view, timesteps, policy=tilting):
+    """For each environment, the transitions that count: (o, a, r, o', terminated, truncated)."""
+    rows = [[] for _ in range(view.num_envs)]
+    while min(map(len, rows)) < timesteps:
+        observation = view.observe()
+        action = policy(observation)
+        transition = view.step(action)
+        for index in np.flatnonzero(transition.acted):
+            rows[index].append(
+                (
+                    observation[index].tolist(),
+                    action[index].tolist(),
+                    float(transition.reward[index]),
+                    transition.next_observation[index].tolist(),
+                    bool(transition.terminated[index]),
+                    bool(transition.truncated[index]),
+                )
+            )
+    return [row[:timesteps] for row in rows]

@@ -49,7 +49,9 @@ class BoxPolicy(policies.TFPolicy):
 
     def __init__(self, size=4, actions=2, family="gaussian", **options):
         super().__init__(vector_spec(size), box_spec(actions), **options)
-        self._net = tf_keras.Sequential([tf_keras.layers.Dense(8, "tanh"), tf_keras.layers.Dense(actions)])
+        self._net = tf_keras.Sequential(
+            [tf_keras.layers.Dense(8, "tanh"), tf_keras.layers.Dense(actions)]
+        )
         self._net.build([None, size])
         self._log_std = tf.Variable(np.full([actions], -0.5, np.float32), name="log_std")
         self._family = family

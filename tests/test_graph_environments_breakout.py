@@ -82,31 +82,50 @@ def play(env, state, *actions):
     return state, values, float(reward[0]), bool(terminated[0])
 
 
-def chasing(column, paddle):
-    return LEFT if column < paddle else RIGHT if column > paddle else STAY
-
-
-def test_a_long_game_is_that_of_the_rules():
+def recorded_games(steps):
+    """Plays inside one program, mostly chasing the ball, so that a wall gets cleared at times."""
     env = graph_environments.Breakout(num_envs=1, max_episode_steps=None)
-    step = tf.function(env.step, jit_compile=True, autograph=False)
     rng = np.random.default_rng(0)
-    state = env.initial(tf.constant([0, 0]))
-    plain = PlainBreakout(side=int(state.simulation.ball_column[0] == 9))
+    noise = tf.constant(np.where(rng.random(steps) < 0.97, -1, rng.integers(3, size=steps)))
+
+    @tf.function(jit_compile=True, autograph=False)
+    def run():
+        def body(timestep, state, arrays):
+            ball, paddle = state.simulation.ball_column, state.simulation.paddle
+            chase = tf.where(ball < paddle, LEFT, tf.where(ball > paddle, RIGHT, STAY))
+            wanted = tf.cast(noise[timestep], tf.int32)
+            action = tf.where(wanted < 0, chase, wanted)
+            state, given = env.step(state, action, tf.stack([1, timestep]))
+            side = tf.equal(state.simulation.ball_column, 9)
+            written = (action, side, given.next_observation, given.observation, given.reward,
+                       given.terminated)
+            arrays = [a.write(timestep, x[0]) for a, x in zip(arrays, written, strict=True)]
+            return timestep + 1, state, arrays
+
+        dtypes = (tf.int32, tf.bool, tf.float32, tf.float32, tf.float32, tf.bool)
+        arrays = [tf.TensorArray(dtype, steps) for dtype in dtypes]
+        start = env.initial(tf.constant([0, 0]))
+        *_, arrays = tf.while_loop(lambda t, *_: t < steps, body, (0, start, arrays))
+        return tf.equal(start.simulation.ball_column[0], 9), [a.stack() for a in arrays]
+
+    return tf.nest.map_structure(lambda x: x.numpy(), run())
+
+
+def test_long_games_are_those_of_the_rules():
+    side, (actions, sides, images, acted_on, rewards, overs) = recorded_games(4000)
+    plain = PlainBreakout(side)
     total = games = refills = 0
-    for timestep in range(4000):
-        # Mostly chases the ball, so that games get far enough to clear the wall.
-        action = chasing(plain.column, plain.paddle) if rng.random() < 0.97 else rng.integers(3)
-        before = plain.wall.sum()
+    for timestep, action in enumerate(actions):
+        bricks = plain.wall.sum()
         reward, over = plain.step(action)
-        refills += plain.wall.sum() > before
-        state, given = step(state, tf.constant([action], tf.int32), tf.constant([1, timestep]))
-        np.testing.assert_array_equal(given.next_observation[0], plain.image())
-        assert (float(given.reward[0]), bool(given.terminated[0])) == (reward, over)
+        refills += plain.wall.sum() > bricks
+        np.testing.assert_array_equal(images[timestep], plain.image())
+        assert (rewards[timestep], overs[timestep]) == (reward, over)
         total += reward
         if over:
             games += 1
-            plain = PlainBreakout(side=int(state.simulation.ball_column[0] == 9))
-            np.testing.assert_array_equal(given.observation[0], plain.image())
+            plain = PlainBreakout(sides[timestep])
+        np.testing.assert_array_equal(acted_on[timestep], plain.image())
     assert games >= 3 and total > 100 and refills >= 1
 
 

@@ -1,5 +1,6 @@
 import io
 
+import numpy as np
 import pytest
 from hooks_driver import Run, Update
 from tqdm import auto
@@ -41,6 +42,31 @@ def test_the_bar_counts_what_the_run_is_limited_by(limits, progress):
 def test_the_figures_are_the_return_and_the_speed():
     line = last_line(monitor.Limits(max_timesteps=1000), UPDATES)
     assert line.endswith("return 15.0, 200 timesteps/s]")
+
+
+def test_the_speed_while_it_runs_is_that_of_the_last_seconds_and_at_the_end_that_of_all(
+    monkeypatch,
+):
+    bars, shown = [], []
+
+    class Kept(auto.tqdm):
+        def __init__(self, *arguments, **keywords):
+            bars.append(self)
+            super().__init__(*arguments, **keywords)
+
+    class Witness(monitor.BaseMonitor):
+        def after_run(self, context):
+            shown.append(bars[0].postfix)
+
+    monkeypatch.setattr(auto, "tqdm", Kept)
+    chosen = [hooks.ProgressBarHook(file=io.StringIO()), Witness()]
+    slow, fast = Update(timesteps=100, seconds=1.0), Update(timesteps=300, seconds=1.0)
+    Run(limits=monitor.Limits(max_steps=80)).drive(chosen, [slow] * 40 + [fast] * 40)
+    assert (shown[39], shown[79]) == ("100 timesteps/s", "300 timesteps/s")
+    # 100 to 300, without jumps: no update is shown by itself.
+    speeds = np.array([int(text.split()[0]) for text in shown])
+    assert np.max(np.abs(np.diff(speeds))) <= 12
+    assert bars[0].postfix == "200 timesteps/s"
 
 
 def test_the_time_left_is_shown():

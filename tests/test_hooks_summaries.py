@@ -151,7 +151,7 @@ def test_a_point_is_what_tf_summary_writes(tmp_path):
     summaries.write_scalars(run, {"loss": 0.1})
     run.close()
     with tf.summary.create_file_writer(str(tmp_path / "tensorflow")).as_default(step=0):
-        tf.summary.scalar("loss", 0.1)
+        tf.summary.scalar("loss", 0.1, description=hooks.TAGS["loss"])
     ours, theirs = (
         event.summary.value[0]
         for name in ("hooks", "tensorflow")
@@ -187,7 +187,8 @@ def test_every_tag_written_by_the_hooks_is_documented(tmp_path):
 
 
 def test_every_tag_has_a_sentence():
-    assert all(text.endswith(".") and len(text) > 20 for text in hooks.TAGS.values())
+    texts = [*hooks.TAGS.values(), *hooks.EVALUATION_TAGS.values()]
+    assert all(text.endswith(".") and len(text) > 20 for text in texts)
 
 
 # --- hyper-parameters ---

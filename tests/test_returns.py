@@ -278,7 +278,9 @@ class TestErrors:
 
     def test_a_shape_that_differs(self):
         rollout = random_rollout(4, 2, 0)
-        with pytest.raises(ValueError, match=r"next_values must have the shape of rewards, \(4, 2\)"):
+        with pytest.raises(
+            ValueError, match=r"next_values must have the shape of rewards, \(4, 2\)"
+        ):
             gae({**rollout, "next_values": rollout["next_values"][:3]})
 
     def test_at_trace_time(self):
@@ -311,4 +313,6 @@ class TestExplainedVariance:
         assert float(returns.explained_variance(tf.constant([2.0, 0.0]), target)) == -3
 
     def test_a_constant_target_is_nan(self):
-        assert np.isnan(returns.explained_variance(tf.constant([1.0, 2.0]), tf.constant([3.0, 3.0])))
+        assert np.isnan(
+            returns.explained_variance(tf.constant([1.0, 2.0]), tf.constant([3.0, 3.0]))
+        )

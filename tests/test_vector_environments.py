@@ -1,11 +1,5 @@
 """Views of gymnasium's vector environments: all autoreset modes, processes, native ones."""
 
-import os
-import signal
-import subprocess
-import sys
-
-import gymnasium
 import numpy as np
 import pytest
 from environment_fakes import (
@@ -13,15 +7,13 @@ from environment_fakes import (
     FailingEnv,
     MaskedEnv,
     MethodMaskedEnv,
-    ModulesEnv,
     SpaceEnv,
     cartpole,
-    failing_first,
-    fails_in_the_second,
-    raises_at_once,
+    tilting,
+    trajectories,
 )
 from gymnasium import spaces
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import RecordEpisodeStatistics
 from gymnasium.wrappers.vector import RecordEpisodeStatistics as VectorRecordEpisodeStatistics
 
@@ -29,32 +21,6 @@ from pgest import environments
 from pgest.vector_environments import VectorEnvironments
 
 MODES = list(AutoresetMode)
-
-
-def tilting(observation):
-    """A poor CartPole policy that is a function of the observation: some episodes end in time."""
-    return (observation[:, 0] > 0).astype(np.int64)
-
-
-def trajectories(view, timesteps, policy=tilting):
-    """For each environment, the transitions that count: (o, a, r, o', terminated, truncated)."""
-    rows = [[] for _ in range(view.num_envs)]
-    while min(map(len, rows)) < timesteps:
-        observation = view.observe()
-        action = policy(observation)
-        transition = view.step(action)
-        for index in np.flatnonzero(transition.acted):
-            rows[index].append(
-                (
-                    observation[index].tolist(),
-                    action[index].tolist(),
-                    float(transition.reward[index]),
-                    transition.next_observation[index].tolist(),
-                    bool(transition.terminated[index]),
-                    bool(transition.truncated[index]),
-                )
-            )
-    return [row[:timesteps] for row in rows]
 
 
 def sync(factory, num_envs, mode):
@@ -81,82 +47,6 @@ def test_all_autoreset_modes_give_the_same_transitions():
 def test_one_plain_environment_is_the_first_of_several():
     own = trajectories(environments.view(cartpole, seed=8, num_envs=3), 60)
     assert trajectories(environments.view(cartpole(), seed=8), 60)[0] == own[0]
-
-
-@pytest.fixture(scope="module")
-def asynchronous():
-    with environments.make(cartpole, 2, vectorization="async") as view:
-        yield view
-
-
-def test_processes_give_exactly_the_transitions_of_the_loop(asynchronous):
-    asynchronous.seed = 8
-    assert asynchronous.is_vector and asynchronous.owned
-    asynchronous.reset(episode=3)
-    loop = environments.view(cartpole, seed=8, num_envs=2)
-    loop.reset(episode=3)
-    assert trajectories(asynchronous, 80) == trajectories(loop, 80)
-
-
-def test_processes_are_spawned_and_outlive_a_ctrl_c_of_the_terminal(asynchronous):
-    processes = asynchronous._vector.processes
-    assert [type(process).__name__ for process in processes] == ["SpawnProcess"] * 2
-    asynchronous.reset()
-    for process in processes:
-        os.kill(process.pid, signal.SIGINT)
-    for _ in range(3):
-        asynchronous.observe()
-        asynchronous.step(np.zeros(2, np.int64))
-    assert all(process.is_alive() for process in processes)
-
-
-def test_processes_import_neither_pgest_nor_tensorflow():
-    with environments.make(ModulesEnv, 1, vectorization="async", length=1) as view:
-        view.observe()
-        modules = view.step(np.zeros(1, np.int64)).infos[0]
-    assert modules == {"tensorflow": 0.0, "pgest": 0.0, "gymnasium": 1.0}
-
-
-def test_a_failure_in_a_process_names_the_environment_and_does_not_hang():
-    with environments.make(fails_in_the_second, 2, vectorization="async") as view:
-        view.observe()
-        view.step(np.zeros(2, np.int64))
-        view.observe()
-        with pytest.raises(
-            environments.EnvironmentFailure,
-            match=r"(?s)Environment 1 .*UnpicklableError.*raise Unpick.*timestep 2",
-        ) as caught:
-            view.step(np.zeros(2, np.int64))
-        assert caught.value.env_index == 1
-    assert not any(process.is_alive() for process in view._vector.processes)
-
-
-def test_an_environment_that_cannot_be_made_says_so():
-    with pytest.raises(OSError, match="no licence"):
-        environments.make(raises_at_once, 2, vectorization="async")
-
-
-def test_a_registration_of_this_process_alone_reaches_the_others():
-    gymnasium.register("PgestCounting-v0", entry_point=CountingEnv, max_episode_steps=1)
-    with environments.make("PgestCounting-v0", 1, vectorization="async", length=9) as view:
-        view.observe()
-        assert view.step(np.zeros(1, np.int64)).truncated.tolist() == [True]
-
-
-SCRIPT = """
-from pgest import environments
-environments.make("CartPole-v1", 1, vectorization="async")
-"""
-
-
-@pytest.mark.slow
-def test_a_script_without_a_guard_is_told_what_to_do(tmp_path):
-    (tmp_path / "script.py").write_text(SCRIPT)
-    run = subprocess.run(
-        [sys.executable, tmp_path / "script.py"], capture_output=True, text=True, timeout=300
-    )
-    assert run.returncode != 0
-    assert 'only under `if __name__ == "__main__":`' in run.stderr
 
 
 def test_a_native_vector_environment_wastes_a_step_and_says_so():
@@ -212,14 +102,6 @@ def test_the_last_observation_is_the_true_one_and_observe_goes_on(mode, truncate
     assert view.timestep == 8
 
 
-def test_in_processes_the_last_observation_outlives_the_reset_of_a_reused_array():
-    with environments.make(CountingEnv, 2, vectorization="async", length=2) as view:
-        for _ in range(2):
-            view.observe()
-            transition = view.step(np.zeros(2, np.int64))
-    assert transition.next_observation.tolist() == [[2, 1], [2, 1]]
-
-
 NESTED = spaces.Dict(
     image=spaces.Box(0, 255, (2, 2, 1), np.uint8),
     rest=spaces.Tuple([spaces.Discrete(3, start=1), spaces.Box(-1, 1, (2,))]),
@@ -267,14 +149,6 @@ def test_masks_in_every_mode(mode, env):
         expected = np.arange(3)[None] == (steps % 3)[:, None]
         np.testing.assert_array_equal(mask, expected | ~acting[:, None])
         np.testing.assert_array_equal(view.step(mask.argmax(axis=1)).acted, acting)
-
-
-def test_masks_from_processes_through_a_method():
-    with environments.make(MethodMaskedEnv, 2, vectorization="async", length=2) as view:
-        for step in [0, 1, 0, 1]:
-            view.observe()
-            assert view.action_mask.tolist() == [[step == 0, step == 1, False]] * 2
-            view.step(np.full(2, step))
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -376,16 +250,6 @@ def test_failures_name_the_environment_where_gymnasium_tells(what, mode):
             view.step(np.zeros(2, np.int64))
     assert caught.value.env_index == 1
     assert caught.value.timestep == (0 if what == "raise in reset" else 2)
-
-
-def test_a_process_of_the_user_that_fails_is_named():
-    vector = AsyncVectorEnv([CountingEnv, failing_first], context="spawn")
-    view = environments.view(vector, seed=0)
-    view.observe()
-    view.step(np.zeros(2, np.int64))
-    with pytest.raises(environments.EnvironmentFailure, match="Environment 1 .*gear"):
-        view.step(np.zeros(2, np.int64))
-    vector.close()
 
 
 def test_an_env_pool_that_steps_a_part_at_a_time_is_refused():

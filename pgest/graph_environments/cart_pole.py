@@ -1,12 +1,26 @@
 """CartPole-v1 as pure functions of tensors."""
 
 import math
+from typing import NamedTuple
 
 import gymnasium
 import numpy as np
 import tensorflow as tf
 
 from pgest.graph_environments import graph_environment, stateless_noise, trigonometry
+
+
+class CartPoleState(NamedTuple):
+    """Carts with their poles; every field `[B]` in the environment's dtype."""
+
+    position: tf.Tensor
+    """Of the cart, m."""
+    velocity: tf.Tensor
+    """Of the cart, m/s."""
+    angle: tf.Tensor
+    """Of the pole from upright, rad."""
+    angular_velocity: tf.Tensor
+    """Of the pole, rad/s."""
 
 
 class CartPole(graph_environment.GraphEnvironment):
@@ -61,22 +75,23 @@ class CartPole(graph_environment.GraphEnvironment):
             max_episode_steps=max_episode_steps,
         )
 
-    def start(self, seed: tf.Tensor) -> tf.Tensor:
-        """Draws `[B, 4]` numbers evenly from ±0.05."""
-        return stateless_noise.uniform(
+    def start(self, seed: tf.Tensor) -> CartPoleState:
+        """Draws all four numbers evenly from ±0.05."""
+        numbers = stateless_noise.uniform(
             seed,
-            [self.num_envs, 4],
+            [4, self.num_envs],
             low=-self.START_BOUND,
             high=self.START_BOUND,
             dtype=self.dtype,
         )
+        return CartPoleState(*tf.unstack(numbers))
 
     def advance(
-        self, simulation: tf.Tensor, action: tf.Tensor, seed: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        self, simulation: CartPoleState, action: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[CartPoleState, tf.Tensor, tf.Tensor]:
         """Pushes the carts, action integer `[B]`, and integrates 0.02 s by Euler's method."""
         del seed
-        _, velocity, angle, angular_velocity = tf.unstack(simulation, axis=1)
+        position, velocity, angle, angular_velocity = simulation
         force = tf.where(
             tf.equal(action, 1),
             tf.constant(self.FORCE, self.dtype),
@@ -91,13 +106,17 @@ class CartPole(graph_environment.GraphEnvironment):
             * (4.0 / 3.0 - self.POLE_MASS * tf.square(cosine) / self.TOTAL_MASS)
         )
         acceleration = push - pole * angular_acceleration * cosine / self.TOTAL_MASS
-        derivative = tf.stack([velocity, acceleration, angular_velocity, angular_acceleration], 1)
-        moved = simulation + self.SECONDS_PER_STEP * derivative
-        terminated = (tf.abs(moved[:, 0]) > self.MAX_POSITION) | (
-            tf.abs(moved[:, 2]) > self.MAX_ANGLE
+        moved = CartPoleState(
+            position=position + self.SECONDS_PER_STEP * velocity,
+            velocity=velocity + self.SECONDS_PER_STEP * acceleration,
+            angle=angle + self.SECONDS_PER_STEP * angular_velocity,
+            angular_velocity=angular_velocity + self.SECONDS_PER_STEP * angular_acceleration,
+        )
+        terminated = (tf.abs(moved.position) > self.MAX_POSITION) | (
+            tf.abs(moved.angle) > self.MAX_ANGLE
         )
         return moved, tf.ones([self.num_envs]), terminated
 
-    def observe(self, simulation: tf.Tensor) -> tf.Tensor:
+    def observe(self, simulation: CartPoleState) -> tf.Tensor:
         """Gives float32 `[B, 4]`."""
-        return tf.cast(simulation, tf.float32)
+        return tf.stack([tf.cast(column, tf.float32) for column in simulation], axis=1)

@@ -1,5 +1,7 @@
 """MountainCar-v0 and MountainCarContinuous-v0 as pure functions of tensors."""
 
+from typing import NamedTuple
+
 import gymnasium
 import numpy as np
 import tensorflow as tf
@@ -9,6 +11,15 @@ from pgest.graph_environments import graph_environment, stateless_noise, trigono
 _MIN_POSITION, _MAX_POSITION = -1.2, 0.6
 _MAX_SPEED = 0.07
 _SLOPE = 0.0025  # gravity along the curve
+
+
+class MountainCarState(NamedTuple):
+    """Cars; every field `[B]` in the environment's dtype."""
+
+    position: tf.Tensor
+    """Along the track, -1.2 to 0.6."""
+    velocity: tf.Tensor
+    """Along the track for each timestep."""
 
 
 class MountainCar(graph_environment.GraphEnvironment):
@@ -54,23 +65,23 @@ class MountainCar(graph_environment.GraphEnvironment):
             max_episode_steps=max_episode_steps,
         )
 
-    def start(self, seed: tf.Tensor) -> tf.Tensor:
-        """Draws `[B, 2]`: a position from [-0.6, -0.4] and no velocity."""
+    def start(self, seed: tf.Tensor) -> MountainCarState:
+        """Draws a position from [-0.6, -0.4] and no velocity."""
         return _start(seed, self.num_envs, self.dtype)
 
     def advance(
-        self, simulation: tf.Tensor, action: tf.Tensor, seed: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        self, simulation: MountainCarState, action: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[MountainCarState, tf.Tensor, tf.Tensor]:
         """Pushes the cars for one timestep, action integer `[B]`."""
         del seed
         push = tf.cast(action - 1, self.dtype) * self.FORCE
-        position, velocity = _move(simulation, push)
-        terminated = (position >= self.GOAL_POSITION) & (velocity >= self.goal_velocity)
-        return tf.stack([position, velocity], 1), -tf.ones([self.num_envs]), terminated
+        moved = _move(simulation, push)
+        terminated = _at_goal(moved, self.GOAL_POSITION, self.goal_velocity)
+        return moved, -tf.ones([self.num_envs]), terminated
 
-    def observe(self, simulation: tf.Tensor) -> tf.Tensor:
+    def observe(self, simulation: MountainCarState) -> tf.Tensor:
         """Gives float32 `[B, 2]`."""
-        return tf.cast(simulation, tf.float32)
+        return tf.stack([tf.cast(column, tf.float32) for column in simulation], axis=1)
 
 
 class MountainCarContinuous(graph_environment.GraphEnvironment):
@@ -117,24 +128,24 @@ class MountainCarContinuous(graph_environment.GraphEnvironment):
             max_episode_steps=max_episode_steps,
         )
 
-    def start(self, seed: tf.Tensor) -> tf.Tensor:
-        """Draws `[B, 2]`: a position from [-0.6, -0.4] and no velocity."""
+    def start(self, seed: tf.Tensor) -> MountainCarState:
+        """Draws a position from [-0.6, -0.4] and no velocity."""
         return _start(seed, self.num_envs, self.dtype)
 
     def advance(
-        self, simulation: tf.Tensor, action: tf.Tensor, seed: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        self, simulation: MountainCarState, action: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[MountainCarState, tf.Tensor, tf.Tensor]:
         """Pushes the cars for one timestep, action float `[B, 1]`."""
         del seed
         force = tf.cast(action[:, 0], self.dtype)
-        position, velocity = _move(simulation, tf.clip_by_value(force, -1.0, 1.0) * self.POWER)
-        terminated = (position >= self.GOAL_POSITION) & (velocity >= self.goal_velocity)
+        moved = _move(simulation, tf.clip_by_value(force, -1.0, 1.0) * self.POWER)
+        terminated = _at_goal(moved, self.GOAL_POSITION, self.goal_velocity)
         reward = tf.where(terminated, tf.constant(100.0, self.dtype), 0.0) - 0.1 * force * force
-        return tf.stack([position, velocity], 1), tf.cast(reward, tf.float32), terminated
+        return moved, tf.cast(reward, tf.float32), terminated
 
-    def observe(self, simulation: tf.Tensor) -> tf.Tensor:
+    def observe(self, simulation: MountainCarState) -> tf.Tensor:
         """Gives float32 `[B, 2]`."""
-        return tf.cast(simulation, tf.float32)
+        return tf.stack([tf.cast(column, tf.float32) for column in simulation], axis=1)
 
 
 def _observation_space() -> gymnasium.spaces.Box:
@@ -143,16 +154,20 @@ def _observation_space() -> gymnasium.spaces.Box:
     return gymnasium.spaces.Box(low, high, dtype=np.float32)
 
 
-def _start(seed: tf.Tensor, num_envs: int, dtype: tf.DType) -> tf.Tensor:
+def _start(seed: tf.Tensor, num_envs: int, dtype: tf.DType) -> MountainCarState:
     position = stateless_noise.uniform(seed, [num_envs], low=-0.6, high=-0.4, dtype=dtype)
-    return tf.stack([position, tf.zeros_like(position)], axis=1)
+    return MountainCarState(position, tf.zeros_like(position))
 
 
-def _move(simulation: tf.Tensor, push: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _move(simulation: MountainCarState, push: tf.Tensor) -> MountainCarState:
     """One timestep on the curve; the left wall takes all speed."""
-    position, velocity = tf.unstack(simulation, axis=1)
+    position, velocity = simulation
     _, cosine = trigonometry.sine_and_cosine(3.0 * position)
     velocity = tf.clip_by_value(velocity + (push - _SLOPE * cosine), -_MAX_SPEED, _MAX_SPEED)
     position = tf.clip_by_value(position + velocity, _MIN_POSITION, _MAX_POSITION)
     stopped = (position <= _MIN_POSITION) & (velocity < 0.0)
-    return position, tf.where(stopped, tf.zeros_like(velocity), velocity)
+    return MountainCarState(position, tf.where(stopped, tf.zeros_like(velocity), velocity))
+
+
+def _at_goal(moved: MountainCarState, position: float, velocity: float) -> tf.Tensor:
+    return (moved.position >= position) & (moved.velocity >= velocity)

@@ -1,12 +1,22 @@
 """Pendulum-v1 as pure functions of tensors."""
 
 import math
+from typing import NamedTuple
 
 import gymnasium
 import numpy as np
 import tensorflow as tf
 
 from pgest.graph_environments import graph_environment, stateless_noise, trigonometry
+
+
+class PendulumState(NamedTuple):
+    """Pendulums; every field `[B]` in the environment's dtype."""
+
+    angle: tf.Tensor
+    """From upright, rad; keeps counting turns."""
+    velocity: tf.Tensor
+    """rad/s."""
 
 
 class Pendulum(graph_environment.GraphEnvironment):
@@ -56,22 +66,22 @@ class Pendulum(graph_environment.GraphEnvironment):
             max_episode_steps=max_episode_steps,
         )
 
-    def start(self, seed: tf.Tensor) -> tf.Tensor:
-        """Draws `[B, 2]`: an angle from ±pi and an angular velocity from ±1."""
-        numbers = stateless_noise.uniform(seed, [self.num_envs, 2], low=-1.0, dtype=self.dtype)
-        return numbers * tf.constant([math.pi, 1.0], self.dtype)
+    def start(self, seed: tf.Tensor) -> PendulumState:
+        """Draws an angle from ±pi and an angular velocity from ±1."""
+        numbers = stateless_noise.uniform(seed, [2, self.num_envs], low=-1.0, dtype=self.dtype)
+        return PendulumState(angle=math.pi * numbers[0], velocity=numbers[1])
 
     def advance(
-        self, simulation: tf.Tensor, action: tf.Tensor, seed: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        self, simulation: PendulumState, action: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[PendulumState, tf.Tensor, tf.Tensor]:
         """Applies the torques `[B, 1]` for 0.05 s (semi-implicit Euler)."""
         del seed
-        angle, velocity = tf.unstack(simulation, axis=1)
+        angle, velocity = simulation
         torque = tf.clip_by_value(action[:, 0], -self.MAX_TORQUE, self.MAX_TORQUE)
         # Rounded in the action's own float32 before float64 takes over, as NumPy rounds it.
         pull = tf.cast(3.0 / (self.MASS * self.LENGTH**2) * torque, self.dtype)
         effort = tf.cast(0.001 * tf.square(torque), self.dtype)
-        # Only the cost sees the angle wrapped into ±pi; the state keeps counting turns.
+        # Only the cost sees the angle wrapped into ±pi.
         turns = tf.floor((angle + math.pi) * (0.5 / math.pi))
         wrapped = angle - 2 * math.pi * turns
         cost = tf.square(wrapped) + 0.1 * tf.square(velocity) + effort
@@ -80,10 +90,11 @@ class Pendulum(graph_environment.GraphEnvironment):
         velocity = tf.clip_by_value(
             velocity + acceleration * self.SECONDS_PER_STEP, -self.MAX_VELOCITY, self.MAX_VELOCITY
         )
-        moved = tf.stack([angle + velocity * self.SECONDS_PER_STEP, velocity], axis=1)
+        moved = PendulumState(angle + velocity * self.SECONDS_PER_STEP, velocity)
         return moved, tf.cast(-cost, tf.float32), tf.zeros([self.num_envs], tf.bool)
 
-    def observe(self, simulation: tf.Tensor) -> tf.Tensor:
+    def observe(self, simulation: PendulumState) -> tf.Tensor:
         """Gives float32 `[B, 3]`: cosine, sine, angular velocity."""
-        sine, cosine = trigonometry.sine_and_cosine(simulation[:, 0])
-        return tf.cast(tf.stack([cosine, sine, simulation[:, 1]], axis=1), tf.float32)
+        sine, cosine = trigonometry.sine_and_cosine(simulation.angle)
+        columns = [cosine, sine, simulation.velocity]
+        return tf.stack([tf.cast(column, tf.float32) for column in columns], axis=1)

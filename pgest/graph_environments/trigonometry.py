@@ -47,7 +47,7 @@ def sine_and_cosine(angle: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     sine, cosine = tf.where(swap, cosine, sine), tf.where(swap, sine, cosine)
     sine = tf.where(tf.equal(tf.bitwise.bitwise_and(quarter, 2), 2), -sine, sine)
     cosine = tf.where(tf.equal(tf.bitwise.bitwise_and(quarter + 1, 2), 2), -cosine, cosine)
-    return sine, cosine
+    return computed_once(sine), computed_once(cosine)
 
 
 def small_sine_and_cosine(angle: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -61,6 +61,20 @@ def small_sine_and_cosine(angle: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """
     square = angle * angle
     return angle * _polynomial(square, _SINE), _polynomial(square, _COSINE)
+
+
+def computed_once(numbers: tf.Tensor) -> tf.Tensor:
+    """Gives `numbers`, bit for bit, in a form that XLA computes once however often it is used.
+
+    XLA repeats what it holds for cheap (sums, products, selections: a whole polynomial) in the
+    kernel of every user, and once more for every column of a `tf.stack`. A division it holds for
+    dear, so it keeps the quotient. The divisor here is always one, which only the machine-code
+    compiler finds out. MountainCar with 2048 environments runs 4 times as fast for it.
+
+    Args:
+        numbers: float tensor of any shape.
+    """
+    return numbers / tf.maximum(tf.ones([], numbers.dtype), tf.sign(numbers))
 
 
 def _polynomial(x: tf.Tensor, coefficients: tuple[float, ...]) -> tf.Tensor:

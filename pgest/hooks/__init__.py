@@ -20,9 +20,10 @@ from pgest.hooks.stopping import (
     StopOnNoImprovementHook,
     StopOnReturnHook,
 )
-from pgest.hooks.summaries import TAGS, SummarySaverHook, write_hparams
+from pgest.hooks.summaries import EVALUATION_TAGS, TAGS, SummarySaverHook, write_hparams
 
 __all__ = [
+    "EVALUATION_TAGS",
     "TAGS",
     "BaseMonitor",
     "BestCheckpoint",

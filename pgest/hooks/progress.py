@@ -8,14 +8,16 @@ from typing import Any, TextIO
 
 from tqdm import auto
 
-from pgest.hooks import intervals, monitor, speed
+from pgest.hooks import intervals, monitor
 
 _FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt} {unit} [{elapsed}<{remaining}{postfix}]"
 _FORMAT_OF_UNIT = {
     "%": "{l_bar}{bar}| [{elapsed}<{remaining}{postfix}]",
     "timesteps without a limit": "{desc}: {n_fmt} timesteps [{elapsed}{postfix}]",
 }
-_SECONDS_A_SPEED = 0.5
+# Acting and updates alternate, so a speed over less than a few of them would only flicker.
+_SECONDS_A_SAMPLE = 0.5
+_SAMPLES = 20
 
 
 class ProgressBarHook(monitor.BaseMonitor):
@@ -49,9 +51,9 @@ class ProgressBarHook(monitor.BaseMonitor):
         """Draws the bar where the run begins."""
         self._returns: collections.deque[float] = collections.deque(maxlen=self._window)
         self._start = {name: getattr(context, name) for name in ("step", "timestep", "episode")}
-        self._speedometer = speed.Speedometer(context)
-        self._speed_timer = monitor.Every(seconds=_SECONDS_A_SPEED).timer(context)
-        self._speed: float | None = None
+        self._samples = collections.deque([(context.clock(), context.timestep)], maxlen=_SAMPLES)
+        self._sample_timer = monitor.Every(seconds=_SECONDS_A_SAMPLE).timer(context)
+        self._began = self._samples[0]
         self._limits = context.limits
         self._bar = self._open(context)
 
@@ -66,7 +68,8 @@ class ProgressBarHook(monitor.BaseMonitor):
 
     def end(self, context: monitor.RunContext) -> None:
         """Brings the bar to where the run ended and leaves it."""
-        self._speed = self._speedometer.read(context).get("timesteps", self._speed)
+        # What stays on the screen is the speed of the whole run.
+        self._samples = collections.deque([self._began, (context.clock(), context.timestep)])
         self._show(context, now=True)
         self._bar.close()
 
@@ -77,8 +80,8 @@ class ProgressBarHook(monitor.BaseMonitor):
             self._bar.close()
             self._limits = context.limits
             self._bar = self._open(context)
-        if self._speed is None or self._speed_timer.due(context):
-            self._speed = self._speedometer.read(context).get("timesteps", self._speed)
+        if self._sample_timer.due(context) and not now:
+            self._samples.append((context.clock(), context.timestep))
         self._bar.set_postfix_str(self._figures(), refresh=False)
         self._bar.update(self._progress(context)[0] - self._bar.n)
         if now:
@@ -124,6 +127,7 @@ class ProgressBarHook(monitor.BaseMonitor):
         figures = []
         if self._returns:
             figures.append(f"return {math.fsum(self._returns) / len(self._returns):.1f}")
-        if self._speed is not None:
-            figures.append(f"{self._speed:,.0f} timesteps/s")
+        (since, before), (until, now) = self._samples[0], self._samples[-1]
+        if until > since:
+            figures.append(f"{(now - before) / (until - since):,.0f} timesteps/s")
         return ", ".join(figures)

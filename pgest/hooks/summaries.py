@@ -37,9 +37,23 @@ TAGS: Mapping[str, str] = {
 }
 """Documented tags; a `metrics` entry of a model_fn appears under its own name besides."""
 
+EVALUATION_TAGS: Mapping[str, str] = {
+    "episode/return": "Mean undiscounted return of the evaluation's greedy episodes.",
+    "episode/return_std": "Its standard deviation; also `_min` and `_max`.",
+    "episode/length": "Mean timesteps of the same episodes.",
+    "episode/length_std": "Its standard deviation; also `_min` and `_max`.",
+    "episode/<key>": "Mean of a numeric entry of the environment's last `info`.",
+    "loss": "The loss of the model in EVAL mode, where it has one.",
+    "<name>": "An `eval_metric_ops` entry of the model.",
+}
+"""Documented tags of evaluations, in the runs `eval` and `eval_<name>`.
+
+They have the names of the training tags, so that both curves are in one chart."""
+
 # Tells TensorBoard that a tensor belongs to its scalars page.
 _SCALAR_METADATA = summary_v2.scalar_pb("any", 0.0).value[0].metadata
 
+_NO_CURVES = frozenset({"global_step", "global_timestep", "global_episode", "episodes"})
 _COUNTER_OF_AXIS = {"global_timestep": "timestep", "global_step": "step"}
 
 
@@ -79,6 +93,30 @@ def write_scalars(
         tf.summary.experimental.write_raw_pb(summary.SerializeToString())
 
 
+def evaluation_scalars(results: Mapping[str, float]) -> dict[str, float]:
+    """What TensorBoard shows of an evaluation: `EVALUATION_TAGS` by name.
+
+    Args:
+      results: what `PGAgent.evaluate` returns. Its counters and the number of episodes are left
+        out: as curves they say nothing.
+
+    Example:
+      >>> evaluation_scalars({"return_mean": 9.0, "return_std": 1.0, "info/success_mean": 0.5,
+      ...                     "accuracy": 0.8, "global_step": 100.0, "episodes": 10.0})
+      {'episode/return': 9.0, 'episode/return_std': 1.0, 'episode/success': 0.5, 'accuracy': 0.8}
+    """
+    scalars = {}
+    for name, value in results.items():
+        if name in _NO_CURVES:
+            continue
+        if name.startswith("info/"):
+            name = f"episode/{name[len('info/') :].removesuffix('_mean')}"
+        elif name.startswith(("return_", "length_")):
+            name = f"episode/{name.removesuffix('_mean')}"
+        scalars[name] = value
+    return scalars
+
+
 def _point(tag: str, value: float) -> summary_pb2.Summary.Value:
     """What `tf.summary.scalar` writes for a tag."""
     tensor = tensor_pb2.TensorProto(
@@ -86,7 +124,10 @@ def _point(tag: str, value: float) -> summary_pb2.Summary.Value:
         tensor_shape=tensor_shape_pb2.TensorShapeProto(),
         float_val=[float(value)],
     )
-    return summary_pb2.Summary.Value(tag=tag, tensor=tensor, metadata=_SCALAR_METADATA)
+    point = summary_pb2.Summary.Value(tag=tag, tensor=tensor, metadata=_SCALAR_METADATA)
+    # TensorBoard shows it where one points at a chart's title.
+    point.metadata.summary_description = TAGS.get(tag, "")
+    return point
 
 
 def write_hparams(

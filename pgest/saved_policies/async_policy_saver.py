@@ -211,4 +211,3 @@ class AsyncPolicySaver:
                     # The request holds a copy of the weights.
                     del request
                     self._changed.notify_all()
-

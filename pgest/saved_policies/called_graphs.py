@@ -7,10 +7,10 @@ what is captured; a call then is one raw op on flat values.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from pgest import nests
@@ -28,9 +28,7 @@ class CalledGraph:
       used: for each input, whether the result depends on it; those that do not are not fed.
     """
 
-    def __init__(
-        self, function: Callable[..., Any], input_specs: Sequence[tf.TensorSpec]
-    ) -> None:
+    def __init__(self, function: Callable[..., Any], input_specs: Sequence[tf.TensorSpec]) -> None:
         probe = _trace(function, input_specs)
         self.used = used_inputs(probe)[: len(input_specs)]
         positions = [at for at, used in enumerate(self.used) if used]
@@ -97,10 +95,10 @@ def _called_function(node: Any, library: Any) -> Any:
 def reader(spec: nests.Nest, what: str) -> list[tuple[str, Callable[[Any], Any]]]:
     """For each leaf of a nest its path (after `what`), and a function that takes it from a nest."""
 
-    def follow(steps: Sequence[Any]) -> Callable[[Any], Any]:
+    def follow(steps: Sequence[tuple[bool, Any]]) -> Callable[[Any], Any]:
         if len(steps) == 1:
-            step = steps[0]
-            return (lambda nest: getattr(nest, step[1])) if step[0] else (lambda nest: nest[step[1]])
+            by_name, key = steps[0]
+            return operator.attrgetter(key) if by_name else operator.itemgetter(key)
         first, rest = follow(steps[:1]), follow(steps[1:])
         return lambda nest: rest(first(nest))
 
@@ -119,9 +117,3 @@ def reader(spec: nests.Nest, what: str) -> list[tuple[str, Callable[[Any], Any]]
 
     walk(spec, what, [])
     return found
-
-
-def to_numpy(tensor: tf.Tensor, squeeze: bool) -> np.ndarray:
-    """A tensor as an array, of rank 0 too; without its leading axis of 1 if `squeeze`."""
-    array = np.asarray(tensor)
-    return array.reshape(array.shape[1:]) if squeeze else array

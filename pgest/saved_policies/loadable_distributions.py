@@ -15,7 +15,7 @@ from pgest.distributions import bounded
 tfd, tfb = tfp.distributions, tfp.bijectors
 
 
-def as_loadable(distribution: tfd.Distribution) -> tfd.Distribution:
+def as_loadable(distribution: Any) -> Any:
     """The same distribution made of TFP's classes.
 
     Squashed Gaussians and bounded Betas become transformed distributions, which sample and have
@@ -50,6 +50,5 @@ def as_loadable(distribution: tfd.Distribution) -> tfd.Distribution:
     return distribution
 
 
-def _transformed(base: tfd.Distribution, bijectors: list[Any]) -> tfd.Distribution:
+def _transformed(base: Any, bijectors: list[Any]) -> Any:
     return tfd.TransformedDistribution(base, tfb.Chain(bijectors))
-

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from pgest import nests, seeds, spec_checks, specs
@@ -70,7 +69,7 @@ class PolicyFunctions:
         self._as_parameters = as_parameters
         self.is_stateful = bool(tf.nest.flatten(policy.policy_state_spec))
         if input_fn_and_spec is None:
-            inputs = (policy.time_step_spec, plain_state(policy.policy_state_spec))
+            inputs: tuple = (policy.time_step_spec, plain_state(policy.policy_state_spec))
         else:
             inputs = (specs.from_spec(input_fn_and_spec[1]),)
         self.input_specs = plain(inputs, batch_size)
@@ -149,7 +148,9 @@ class PolicyFunctions:
         def distribute(inputs: tuple) -> PolicyStep:
             time_step, policy_state = self._time_step_and_state(inputs)
             step = self._policy.distribution(time_step, policy_state)
-            convert = portable.parameters if self._as_parameters else loadable_distributions.as_loadable
+            convert = loadable_distributions.as_loadable
+            if self._as_parameters:
+                convert = portable.parameters
             return step._replace(action=tf.nest.map_structure(convert, step.action))
 
         function = self._distribution_function(distribute)
@@ -215,8 +216,8 @@ def _seed_sequence(seed: int) -> tf.Tensor:
 
 def _refuse_python(concrete: Any) -> None:
     graph = concrete.graph.as_graph_def()
-    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
-    found = sorted({node.op for node in nodes if "PyFunc" in node.op})
+    bodies = [graph.node, *(function.node_def for function in graph.library.function)]
+    found = sorted({node.op for body in bodies for node in body if "PyFunc" in node.op})
     if found:
         raise ValueError(
             f"The policy runs Python code ({', '.join(found)}), which exists only in this process "
@@ -261,8 +262,3 @@ def _body_tokens(nodes: Any, arguments: list[str]) -> list[str]:
 
 
 _UNSTABLE_ATTRIBUTES = {"config", "config_proto", "shared_name", "container", "executor_type"}
-
-
-def as_numpy_nest(nest: nests.Nest) -> nests.Nest:
-    """Tensors as numpy arrays, of rank 0 too."""
-    return tf.nest.map_structure(lambda leaf: np.asarray(leaf), nest)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 import json
-import operator
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +16,7 @@ from pgest.saved_policies import (
     directories,
     policy_functions,
     portable_signatures,
+    saver_arguments,
     signature_functions,
     snapshots,
     specs_proto,
@@ -92,14 +91,15 @@ class PolicySaver:
             )
         if policy.export_obstacle is not None:
             raise TypeError(policy.export_obstacle)
-        self._batch_size = _checked_batch_size(batch_size)
-        self._metadata = _checked_metadata(metadata)
-        self._train_step = _checked_train_step(train_step)
+        self._batch_size = saver_arguments.checked_batch_size(batch_size)
+        self._metadata = saver_arguments.checked_metadata(metadata)
+        self._train_step = saver_arguments.checked_train_step(train_step)
         self._portable = portable
         self._seed = seed
         self._lock = threading.RLock()
         self._graph_file: bytes | None = None
         self._registered: list[str] = []
+        self._registered_variables: dict[str, tf.Variable] = {}
         self._name_specs(policy, use_nest_path_signatures, input_fn_and_spec)
         self._specs_text = specs_proto.to_text(
             {
@@ -210,7 +210,7 @@ class PolicySaver:
                     f"{name}: got a tf.function that was never traced, expected one with a trace; "
                     "call it, or its get_concrete_function, before."
                 )
-            variables = _variables_in_reach(fn.python_function)
+            variables = saver_arguments.variables_in_reach(fn.python_function)
         else:
             raise TypeError(
                 f"{name}: got {fn!r} of type {type(fn).__name__}, expected a traced tf.function; "
@@ -218,9 +218,7 @@ class PolicySaver:
             )
         self._register(name, fn, variables, assets)
 
-    def save(
-        self, export_dir: Path, options: tf.saved_model.SaveOptions | None = None
-    ) -> None:
+    def save(self, export_dir: Path, options: tf.saved_model.SaveOptions | None = None) -> None:
         """Saves the policy as a SavedModel; the directory appears complete or not at all.
 
         Args:
@@ -250,7 +248,12 @@ class PolicySaver:
 
     def snapshot(self, values: Mapping[int, tf.Variable] | None = None) -> snapshots.Snapshot:
         """The present values; see `snapshots.take`. `write` and others save them later."""
-        return snapshots.take(self._variables, self._train_step, self._metadata, values)
+        own = {id(variable) for variable in self._variables}
+        # What is among the model's variables is found there.
+        further = {name: v for name, v in self._registered_variables.items() if id(v) not in own}
+        return snapshots.take(
+            self._variables, self._train_step, self._metadata, registered=further, values=values
+        )
 
     def write(
         self,
@@ -399,71 +402,8 @@ class PolicySaver:
             self._registered.append(name)
             setattr(self._module, name, function)
             for position, variable in enumerate(variables):
+                self._registered_variables[f"{name}__variables_{position}"] = variable
                 setattr(self._module, f"{name}__variables_{position}", variable)
             if assets is not None:
                 setattr(self._module, f"{name}__assets", assets)
             self._graph_file = None
-
-
-def _checked_batch_size(batch_size: Any) -> int | None:
-    if batch_size is None:
-        return None
-    try:
-        size = 0 if isinstance(batch_size, bool) else operator.index(batch_size)
-    except TypeError:
-        size = 0
-    if size <= 0:
-        raise ValueError(f"Expected batch_size == None or python int > 0, saw: {batch_size!r}")
-    return size
-
-
-def _checked_metadata(metadata: Any) -> dict[str, tf.Variable]:
-    if metadata is None:
-        return {}
-    if not isinstance(metadata, Mapping):
-        raise TypeError(
-            f"metadata must be a dictionary of tf.Variable: got a {type(metadata).__name__}."
-        )
-    for key, value in metadata.items():
-        if not isinstance(key, str):
-            raise TypeError(f"Keys of metadata must be strings: {key!r}")
-        if not isinstance(value, tf.Variable):
-            raise TypeError(f"Values of metadata must be tf.Variable: {value!r}")
-    return dict(metadata)
-
-
-def _checked_train_step(train_step: Any) -> tf.Variable:
-    if train_step is None:
-        return tf.Variable(
-            -1,
-            dtype=tf.int64,
-            trainable=False,
-            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-            name="train_step",
-        )
-    if not isinstance(train_step, tf.Variable):
-        raise ValueError(
-            f"train_step must be a TensorFlow variable: {train_step!r}; give "
-            "tf.Variable(0, dtype=tf.int64) and assign to it."
-        )
-    return train_step
-
-
-def _variables_in_reach(function: Callable[..., Any]) -> list[tf.Variable]:
-    """The variables that a Python function finds by its closure, its globals or its object."""
-    values: list[Any] = [getattr(function, "__self__", None)]
-    try:
-        reached = inspect.getclosurevars(inspect.unwrap(getattr(function, "__func__", function)))
-    except TypeError:
-        return []
-    values += [*reached.nonlocals.values(), *reached.globals.values()]
-    found: dict[int, tf.Variable] = {}
-    for value in values:
-        for leaf in tf.nest.flatten(value):
-            if isinstance(leaf, tf.Variable):
-                found[id(leaf)] = leaf
-            elif isinstance(leaf, TFPolicy):
-                found |= {id(variable): variable for variable in leaf.variables()}
-            elif isinstance(leaf, tf.Module):
-                found |= {id(variable): variable for variable in leaf.variables}
-    return list(found.values())

@@ -22,6 +22,7 @@ class Snapshot:
       trainable: whether each is trainable.
       train_step: value of the train step.
       metadata: values by name.
+      registered: values of the variables of registered functions, by attribute.
     """
 
     variables: tuple[tf.Tensor, ...]
@@ -29,6 +30,7 @@ class Snapshot:
     trainable: tuple[bool, ...]
     train_step: tf.Tensor
     metadata: Mapping[str, tf.Tensor]
+    registered: Mapping[str, tf.Tensor] = dataclasses.field(default_factory=dict)
 
     @property
     def step(self) -> int:
@@ -40,6 +42,8 @@ def take(
     variables: Sequence[tf.Variable],
     train_step: tf.Variable,
     metadata: Mapping[str, tf.Variable],
+    *,
+    registered: Mapping[str, tf.Variable] | None = None,
     values: Mapping[int, tf.Variable] | None = None,
 ) -> Snapshot:
     """The present values, in the caller's thread.
@@ -51,7 +55,8 @@ def take(
     Args:
       variables: the model's variables, in the order of the exported `model_variables`.
       train_step: integer scalar.
-      metadata: scalars by name.
+      metadata: variables by name.
+      registered: variables by attribute.
       values: for some positions, the variable whose value is taken instead.
     """
     sources = [(values or {}).get(at, variable) for at, variable in enumerate(variables)]
@@ -60,8 +65,13 @@ def take(
         names=tuple(variable.name.partition(":")[0] for variable in variables),
         trainable=tuple(bool(variable.trainable) for variable in variables),
         train_step=train_step.read_value(),
-        metadata={name: variable.read_value() for name, variable in metadata.items()},
+        metadata=_read(metadata),
+        registered=_read(registered or {}),
     )
+
+
+def _read(variables: Mapping[str, tf.Variable]) -> dict[str, tf.Tensor]:
+    return {name: variable.read_value() for name, variable in variables.items()}
 
 
 def write_variables(
@@ -87,8 +97,15 @@ def write_variables(
         policy.model_variables = variables
         policy.train_step = train_step
         policy.metadata = metadata
+        registered = {name: tf.Variable(value) for name, value in snapshot.registered.items()}
+        for name, variable in registered.items():
+            setattr(policy, name, variable)
         checkpoint = tf.train.Checkpoint(
-            policy=policy, model_variables=variables, train_step=train_step, metadata=metadata
+            policy=policy,
+            model_variables=variables,
+            train_step=train_step,
+            metadata=metadata,
+            **registered,
         )
         os.makedirs(os.path.join(directory, "variables"))
         checkpoint.write(os.path.join(directory, "variables", "variables"), options=options)

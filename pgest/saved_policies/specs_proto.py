@@ -150,4 +150,4 @@ def _tuple_class(name: str, fields: list[str]) -> Any:
     known = _KNOWN_TUPLES.get(name)
     if known is not None and list(known._fields) == fields:
         return known
-    return collections.namedtuple(name, fields)  # type: ignore[misc]
+    return collections.namedtuple(name, fields)

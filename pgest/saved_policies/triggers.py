@@ -235,10 +235,9 @@ class PolicySavedModelTrigger(IntervalTrigger):
 
     def _share_variables(self) -> None:
         """One order of variables for all exports, so that one checkpoint updates any of them."""
-        shared = {
-            id(variable): variable for saver in self._savers.values() for variable in saver.variables
-        }
-        for saver in self._savers.values():
+        savers = self._savers.values()
+        shared = {id(variable): variable for saver in savers for variable in saver.variables}
+        for saver in savers:
             saver.share_variables(list(shared.values()))
 
     def _export_all(self) -> None:

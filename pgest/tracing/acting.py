@@ -139,15 +139,30 @@ class Actor:
             next(given) if present else None for present in self._present
         )
         timestep = next(given)
-        self._model.counters.variables["global_timestep"].assign(timestep)
+        if self._explore:
+            # For exploration that model_fn anneals; evaluation must not move it.
+            self._model.counters.variables["global_timestep"].assign(timestep)
+        outputs = self.graph(observation, mask, state, reset, timestep)
+        if outputs["environment_action"] is outputs["action"]:
+            del outputs["environment_action"]  # it need not be copied twice
+        return outputs
+
+    def graph(
+        self, observation: Any, mask: Any, state: Any, reset: Any, timestep: tf.Tensor
+    ) -> dict[str, Any]:
+        """Acts in the graph being traced.
+
+        Returns:
+          `action`, `environment_action` (the same object where they do not differ),
+          `predictions` and `policy_state`.
+        """
         features = {"state": observation}
         if mask is not None:
             features["action_mask"] = mask
-        if state is not None:
+        if self.recurrent:
             features["policy_state"] = reset_rows(state, reset)
         spec = self._call(features)
-        seed = sampling_seed(self._model.seed, timestep)
-        return self._outputs(spec, seed)
+        return self._outputs(spec, sampling_seed(self._model.seed, timestep))
 
     def _call(self, features: dict[str, Any]) -> model_fn_lib.EstimatorSpec:
         try:
@@ -183,15 +198,15 @@ class Actor:
             if self._explore:
                 predictions.setdefault("log_prob", distribution.log_prob(action))
         environment_action = actions.environment_action(self._action_space, action)
-        outputs = {
+        leaves = zip(tf.nest.flatten(action), tf.nest.flatten(environment_action), strict=True)
+        if all(left is right for left, right in leaves):
+            environment_action = action
+        return {
             "action": action,
+            "environment_action": environment_action,
             "predictions": predictions,
             "policy_state": () if spec.policy_state is None else spec.policy_state,
         }
-        same = tf.nest.flatten(action), tf.nest.flatten(environment_action)
-        if any(left is not right for left, right in zip(*same, strict=True)):
-            outputs["environment_action"] = environment_action
-        return outputs
 
     def _state_spec(self, state: Any) -> Any:
         """The specs of a policy state, `[B, ...]`."""

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from pgest import counters as counters_lib
 from pgest import model_fn as model_fn_lib
-from pgest import run_config, variables
+from pgest import run_config, variable_store, variables
 
 Modes = model_fn_lib.Modes
 
@@ -35,7 +35,9 @@ class Model:
         self.config = config
         self.seed = seed
         self.counters = counters_lib.Counters()
-        self.store = variables.VariableStore(self.counters, seed)
+        self.store = variable_store.VariableStore(self.counters, seed)
+        # The state of in-graph environments, saved with the model but no part of it.
+        self.environment: dict[str, tf.Variable] = {}
         self.traces: dict[Modes, int] = dict.fromkeys(Modes, 0)
         self.used: dict[Modes, tuple[str, ...]] = {}
         self._context = {"params": dict(params), "config": config, "model_dir": config.model_dir}
@@ -45,14 +47,14 @@ class Model:
     ) -> tuple[model_fn_lib.EstimatorSpec, variables.Build]:
         """Calls the model_fn in the graph being traced; returns its spec and what it used."""
         self.traces[mode] += 1
-        with self.store.building(mode.name) as build:
+        with variables.building(self.store, mode.name) as build:
             spec = self.model_fn(features, labels, mode, **self._context)
         self.used[mode] = tuple(build.requested)
         return spec, build
 
     def saved_variables(self) -> dict[str, tf.Variable]:
         """Everything a checkpoint holds: the counters and the model's variables, by name."""
-        return {**self.counters.variables, **self.store.variables}
+        return {**self.counters.variables, **self.store.variables, **self.environment}
 
     def describe_modes(self) -> str:
         """A table of the variables of each mode that was traced, for errors and `check`."""

@@ -99,8 +99,8 @@ class Preparation:
         }
 
 
-class Updater:
-    """Runs updates on batches of one signature.
+class UpdateGraph:
+    """The graph of an update: what is inside the compiled program, of the host's or in-graph loop.
 
     Args:
       model: the model.
@@ -109,6 +109,11 @@ class Updater:
       recurrent: whether the model has a policy state.
       writer: a summary writer: trace the `tf.summary` calls of the model_fn too. Without one
         they do nothing.
+
+    Attributes:
+      names: of the metrics that `run` returns.
+      hooks: the training hooks of model_fn's spec.
+      static: whether every shape is known, so that XLA can compile it once.
     """
 
     def __init__(
@@ -126,55 +131,41 @@ class Updater:
         self._writer = writer
         horizon, num_envs = signature["reward"].shape
         self._minibatches = self._count_minibatches(horizon, num_envs)
-        jit_compile = model.config.jit_compile
-        static = horizon is not None and (not self._minibatches or self._divides(horizon, num_envs))
-        if writer is not None or not static:
-            jit_compile = False
+        self.static = horizon is not None and (
+            not self._minibatches or self.rows(horizon, num_envs) % self._minibatches == 0
+        )
+        self.names: tuple[str, ...] = ()
+        self.hooks: tuple[Any, ...] = ()
         preparation = tf.function(self._prepare, autograph=False).get_concrete_function(signature)
         features, labels, _ = preparation.structured_outputs
         minibatch = tf.nest.map_structure(self._minibatch_spec, (features, labels))
         if recurrent and self._minibatches:
             minibatch[0]["policy_state"] = tf.nest.map_structure(
-                lambda leaf: tf.TensorSpec([None, *leaf.shape[1:]], leaf.dtype),
+                lambda leaf: tf.TensorSpec([self._minibatches, *leaf.shape[1:]], leaf.dtype),
                 features["policy_state"],
             )
-        self._names: tuple[str, ...] = ()
-        self.hooks: tuple[Any, ...] = ()
-        self._step = tf.function(self._train_step, autograph=False).get_concrete_function(*minibatch)
+        step = tf.function(self._train_step, autograph=False)
+        self._step = step.get_concrete_function(*minibatch)
         model.store.adopt(list(self._step.variables))
-        permutations = tf.TensorSpec([None, None], tf.int32)
-        if static:
-            permutations = tf.TensorSpec([config.epochs, self._rows(horizon, num_envs)], tf.int32)
-        self._program = programs.Program(
-            self._run,
-            [signature, permutations, tf.TensorSpec([], tf.int64)],
-            "the update",
-            jit_compile,
-        )
+        self.permutation_spec = tf.TensorSpec([None, None], tf.int32)
+        if self.static:
+            rows = self.rows(horizon, num_envs)
+            self.permutation_spec = tf.TensorSpec([config.epochs, rows], tf.int32)
 
-    @property
-    def jit_compiled(self) -> bool:
-        """Whether XLA compiles the update."""
-        return self._program.jit_compiled
+    def rows(self, horizon: int, num_envs: int) -> int:
+        """What minibatches divide: timesteps, or environments of a recurrent model."""
+        return num_envs if self._recurrent else horizon * num_envs
 
-    def operation_types(self) -> set[str]:
-        """The types of the operations of a step."""
-        return programs.operation_types(self._step)
+    def permutations(self, rows: int, step: int) -> np.ndarray:
+        """The order of the rows in each epoch of the update that starts at `step`.
 
-    def __call__(self, batch: dict[str, Any], steps_left: int | None) -> Updated:
-        """Runs at most `steps_left` steps on a batch, the signature's arrays."""
-        horizon, num_envs = batch["reward"].shape
-        permutations = self._permutations(self._rows(horizon, num_envs))
-        limit = 2**62 if steps_left is None else steps_left
-        means, steps, moved = self._program(batch, permutations, np.int64(limit))
-        if int(moved) > 1:
-            raise ValueError(
-                f"The train_op moved global_step by {int(moved)}; one step moves it by one. For "
-                "several losses use pgest.minimize([(loss, optimizer, variables), ...]), or leave "
-                "global_step alone and the agent counts."
-            )
-        values = means.numpy().tolist()
-        return Updated(dict(zip(self._names, values, strict=True)), int(steps))
+        NumPy's shuffle costs a hundredth of what XLA's sort of random keys does on a CPU.
+        """
+        if not self._minibatches:
+            return np.zeros([self._config.epochs, rows], np.int32)
+        generator = np.random.default_rng([self._model.seed, step])
+        order = np.tile(np.arange(rows, dtype=np.int32), (self._config.epochs, 1))
+        return generator.permuted(order, axis=1, out=order)
 
     def _count_minibatches(self, horizon: int | None, num_envs: int | None) -> int | None:
         """The rows of a minibatch: timesteps, or environments of a recurrent model; None: all."""
@@ -191,19 +182,6 @@ class Updater:
             )
         return size // horizon
 
-    def _rows(self, horizon: int, num_envs: int) -> int:
-        return num_envs if self._recurrent else horizon * num_envs
-
-    def _divides(self, horizon: int, num_envs: int) -> bool:
-        return self._rows(horizon, num_envs) % (self._minibatches or 1) == 0
-
-    def _permutations(self, rows: int) -> np.ndarray:
-        if not self._minibatches:
-            return np.zeros([self._config.epochs, rows], np.int32)
-        generator = np.random.default_rng([self._model.seed, self._model.counters.step])
-        order = [generator.permutation(rows) for _ in range(self._config.epochs)]
-        return np.asarray(order, np.int32)
-
     def _minibatch_spec(self, leaf: tf.Tensor) -> tf.TensorSpec:
         shape = leaf.shape.as_list()
         if self._minibatches:
@@ -213,16 +191,17 @@ class Updater:
             shape[axis] = self._minibatches if divides else None
         return tf.TensorSpec(shape, leaf.dtype)
 
-    def _run(
+    def run(
         self, batch: dict[str, Any], permutations: tf.Tensor, steps_left: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Returns the metrics' means `[M]`, steps executed, and how far one moved global_step."""
         features, labels, metrics = self._prepare(batch)
         if not self._minibatches and self._config.epochs == 1:
             means, moved, _ = self._step(features, labels)
             steps = tf.ones([], tf.int64)
         else:
             means, steps, moved = self._loop(features, labels, permutations, steps_left)
-        self._names = (*self._step_names, *metrics)
+        self.names = (*self._step_names, *metrics)
         extra = [tf.cast(value, tf.float32) for value in metrics.values()]
         return tf.concat([means, tf.stack(extra)], 0) if extra else means, steps, moved
 
@@ -311,6 +290,56 @@ class Updater:
             step=self._model.counters.variables["global_timestep"]
         ), tf.summary.record_if(True):
             return self._model.call(features, labels, Modes.TRAIN)
+
+
+class Updater:
+    """Runs updates on batches of one signature.
+
+    Args:
+      graph: the update.
+      signature: specs of a batch.
+      jit_compile: as `Program` takes it; only where the graph is static.
+    """
+
+    def __init__(
+        self, graph: UpdateGraph, signature: dict[str, Any], jit_compile: bool | str
+    ) -> None:
+        self.graph = graph
+        self._program = programs.Program(
+            graph.run,
+            [signature, graph.permutation_spec, tf.TensorSpec([], tf.int64)],
+            "the update",
+            jit_compile if graph.static else False,
+        )
+
+    @property
+    def jit_compiled(self) -> bool:
+        """Whether XLA compiles the update."""
+        return self._program.jit_compiled
+
+    def __call__(self, batch: dict[str, Any], step: int, steps_left: int | None) -> Updated:
+        """Runs at most `steps_left` steps on a batch; `step` is the global_step that it starts at."""
+        rows = self.graph.rows(*batch["reward"].shape)
+        permutations = self.graph.permutations(rows, step)
+        limit = 2**62 if steps_left is None else steps_left
+        means, steps, moved = self._program(batch, permutations, np.int64(limit))
+        check_moved(int(moved))
+        return Updated(named_metrics(self.graph.names, means), int(steps))
+
+
+def check_moved(moved: int) -> None:
+    """Raises where a step moved global_step by more than one."""
+    if moved > 1:
+        raise ValueError(
+            f"The train_op moved global_step by {moved}; one step moves it by one. For several "
+            "losses use pgest.minimize([(loss, optimizer, variables), ...]), or leave "
+            "global_step alone and the agent counts."
+        )
+
+
+def named_metrics(names: tuple[str, ...], values: tf.Tensor) -> dict[str, float]:
+    """Metrics by name, from the vector that `UpdateGraph.run` returns."""
+    return dict(zip(names, values.numpy().tolist(), strict=True))
 
 
 def _checked_metric(name: str, value: Any) -> tf.Tensor:

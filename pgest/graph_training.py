@@ -1,0 +1,125 @@
+"""What `PGAgent.train` drives where the environment is in the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tensorflow as tf
+
+from pgest import episodes as episodes_lib
+from pgest import memory as memory_lib
+from pgest import runs, training
+from pgest.graph_environments import graph_environment
+from pgest.hooks import defaults, monitor
+from pgest.tracing import acting, iterating, updating
+
+if TYPE_CHECKING:
+    from pgest import agent as agent_lib
+
+
+class GraphTrainer:
+    """The counterpart of `training.Trainer`: collecting and updating are one program.
+
+    Args:
+      agent: whose model is trained.
+      env: the environments.
+    """
+
+    def __init__(self, agent: agent_lib.PGAgent, env: graph_environment.GraphEnvironment):
+        if not isinstance(agent.memory, memory_lib.RolloutMemory):
+            raise ValueError(
+                f"An in-graph environment fills a RolloutMemory; the agent has {agent.memory!r}. "
+                "Programs need fixed shapes: use pgest.RolloutMemory(horizon=...)."
+            )
+        self._agent = agent
+        self.view = env
+        self.actor = acting.Actor(
+            agent.model,
+            env.observation_space,
+            env.action_space,
+            env.num_envs,
+            self._mask_spec(env),
+        )
+        signature = training.fixed_signature(self.actor, agent.memory.horizon, env.num_envs)
+        self._update = updating.UpdateGraph(
+            agent.model, agent.update_config, signature, self.actor.recurrent
+        )
+        self._program = iterating.GraphIterations(
+            agent.model, env, self.actor, self._update, signature, agent.config.iterations_per_loop
+        )
+
+    def uses(self, env: Any) -> bool:
+        """Whether it trains on this very object."""
+        return env is self.view
+
+    def all_hooks(self, given: Sequence[monitor.BaseMonitor]) -> list[monitor.BaseMonitor]:
+        """The user's hooks, the spec's and the defaults, in the order to call them."""
+        return defaults.default_hooks(self._agent.config, [*given, *self._update.hooks])
+
+    def collect(self, run: runs.Run) -> None:
+        """Nothing: the program of `update` collects."""
+
+    def ready(self, run: runs.Run) -> bool:
+        """Always: `update` keeps the limits itself."""
+        return not run.should_stop
+
+    def update(self, run: runs.Run) -> None:
+        """Runs `RunConfig.iterations_per_loop` iterations, or as many as the limits allow."""
+        run.before_update()
+        run.take_summary_request()  # tf.summary calls of a model_fn cannot run in here
+        limits = run.limits
+        self._agent.counters.publish()
+        done = self._program(limits.max_steps, limits.max_timesteps, limits.max_episodes)
+        for statistics in _episodes(done, run.metrics.get("loss")):
+            run.episode_ended(statistics)
+        if done.metrics:
+            run.after_update(done.metrics)
+
+    def forget_episode(self) -> None:
+        """Nothing: an evaluation opens environments of its own."""
+
+    def leave(self) -> None:
+        """Drops the environments' state."""
+        self._agent.model.environment.clear()
+
+    def describe(self) -> str:
+        """A report on modes, variables, traces and compilation."""
+        return training.describe(
+            self._agent.model, {"the in-graph iteration": self._program.jit_compiled}
+        )
+
+    def _mask_spec(self, env: graph_environment.GraphEnvironment) -> Any:
+        state = env.initial(tf.constant([0, 0]))
+        return training.mask_spec(env.action_mask(state.simulation))
+
+
+def _episodes(
+    done: iterating.Iterated, loss: float | None
+) -> list[episodes_lib.EpisodeStatistics]:
+    """Statistics of the episodes that ended, in the order in which they did."""
+    ended = done.terminated | done.truncated
+    places = np.nonzero(ended)
+    rows = zip(
+        done.totals[places].tolist(),
+        done.lengths[places].tolist(),
+        done.terminated[places].tolist(),
+        done.truncated[places].tolist(),
+        places[2].tolist(),
+        strict=True,
+    )
+    return [
+        episodes_lib.EpisodeStatistics(
+            total=total,
+            length=length,
+            max=float("nan"),
+            min=float("nan"),
+            avg=total / max(length, 1),
+            loss=loss,
+            terminated=terminated,
+            truncated=truncated,
+            env_index=index,
+        )
+        for total, length, terminated, truncated, index in rows
+    ]
