@@ -1,14 +1,152 @@
 """pgest: policy gradients the Estimator way, on today's TensorFlow."""
 
+from pgest import (
+    distributions,
+    graph_environments,
+    hooks,
+    losses,
+    networks,
+    normalization,
+    returns,
+    schedules,
+    specs,
+)
 from pgest.agent import PGAgent
 from pgest.environment_view import EnvironmentFailure
 from pgest.environments import make
 from pgest.episodes import EpisodeStatistics
+from pgest.hooks import (
+    BaseMonitor,
+    CheckpointSaverHook,
+    CheckpointSaverListener,
+    Evaluation,
+    EvaluationHook,
+    Every,
+    FinalOpsHook,
+    HistoryHook,
+    Limits,
+    LoggingTensorHook,
+    NanLossDuringTrainingError,
+    NanTensorHook,
+    ProfilerHook,
+    ProgressBarHook,
+    RunContext,
+    StepCounterHook,
+    StopAtEpisodeHook,
+    StopAtStepHook,
+    StopAtTimestepHook,
+    StopOnNoImprovementHook,
+    StopOnReturnHook,
+    SummarySaverHook,
+)
 from pgest.memory import BatchMemory, RolloutMemory
 from pgest.model_fn import EstimatorSpec, Modes
 from pgest.optimization import minimize
+from pgest.policies import GreedyPolicy, RandomTFPolicy, TFPolicy
+from pgest.py_policies import PyPolicy, RandomPyPolicy
 from pgest.run_config import RunConfig
+from pgest.saved_policies.async_policy_saver import AsyncPolicySaver
+from pgest.saved_policies.eager_policy import SavedModelPyTFEagerPolicy
+from pgest.saved_policies.loader import load_policy
+from pgest.saved_policies.policy_saver import PolicySaver
+from pgest.saved_policies.policy_saver_hook import PolicySaverHook
+from pgest.saved_policies.triggers import IntervalTrigger, PolicySavedModelTrigger
+from pgest.schedules import Schedule
+from pgest.tf_py_policy import TFPyPolicy
+from pgest.time_steps import (
+    PolicyStep,
+    StepType,
+    TimeStep,
+    Trajectory,
+    restart,
+    termination,
+    time_step_from_observation,
+    transition,
+    truncation,
+)
 from pgest.update_config import UpdateConfig
-from pgest.variables import get_global_episode, get_global_step, get_global_timestep, scope
+from pgest.variables import (
+    get_action_space,
+    get_global_episode,
+    get_global_step,
+    get_global_timestep,
+    get_observation_space,
+    scope,
+)
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "AsyncPolicySaver",
+    "BaseMonitor",
+    "BatchMemory",
+    "CheckpointSaverHook",
+    "CheckpointSaverListener",
+    "EnvironmentFailure",
+    "EpisodeStatistics",
+    "EstimatorSpec",
+    "Evaluation",
+    "EvaluationHook",
+    "Every",
+    "FinalOpsHook",
+    "GreedyPolicy",
+    "HistoryHook",
+    "IntervalTrigger",
+    "Limits",
+    "LoggingTensorHook",
+    "Modes",
+    "NanLossDuringTrainingError",
+    "NanTensorHook",
+    "PGAgent",
+    "PolicySavedModelTrigger",
+    "PolicySaver",
+    "PolicySaverHook",
+    "PolicyStep",
+    "ProfilerHook",
+    "ProgressBarHook",
+    "PyPolicy",
+    "RandomPyPolicy",
+    "RandomTFPolicy",
+    "RolloutMemory",
+    "RunConfig",
+    "RunContext",
+    "SavedModelPyTFEagerPolicy",
+    "Schedule",
+    "StepCounterHook",
+    "StepType",
+    "StopAtEpisodeHook",
+    "StopAtStepHook",
+    "StopAtTimestepHook",
+    "StopOnNoImprovementHook",
+    "StopOnReturnHook",
+    "SummarySaverHook",
+    "TFPolicy",
+    "TFPyPolicy",
+    "TimeStep",
+    "Trajectory",
+    "UpdateConfig",
+    "__version__",
+    "distributions",
+    "get_action_space",
+    "get_global_episode",
+    "get_global_step",
+    "get_global_timestep",
+    "get_observation_space",
+    "graph_environments",
+    "hooks",
+    "load_policy",
+    "losses",
+    "make",
+    "minimize",
+    "networks",
+    "normalization",
+    "restart",
+    "returns",
+    "schedules",
+    "scope",
+    "specs",
+    "termination",
+    "time_step_from_observation",
+    "transition",
+    "truncation",
+]

@@ -12,6 +12,8 @@ import gymnasium
 import numpy as np
 import tensorflow as tf
 
+_INTEGERS = "integers"
+
 
 def environment_action(space: gymnasium.Space, action: Any, path: str = "action") -> Any:
     """Returns `action` in the terms of `space`: offset, clipped to bounds, nests alike.
@@ -48,15 +50,17 @@ def environment_action(space: gymnasium.Space, action: Any, path: str = "action"
             for index, (part, piece) in enumerate(zip(space.spaces, action, strict=True))
         )
     if isinstance(space, spaces.Discrete):
-        action = _checked(path, action, (), integer=True)
+        action = _checked(path, action, (), _INTEGERS)
+        action = tf.cast(action, tf.int32) if action.dtype.is_bool else action
         return action if space.start == 0 else action + tf.cast(int(space.start), action.dtype)
     if isinstance(space, spaces.MultiDiscrete):
-        action = _checked(path, action, space.shape, integer=True)
+        action = _checked(path, action, space.shape, _INTEGERS)
         return action + tf.cast(space.start, action.dtype) if np.any(space.start) else action
     if isinstance(space, spaces.MultiBinary):
-        return tf.cast(_checked(path, action, space.shape, integer=True), tf.int8)
+        return tf.cast(_checked(path, action, space.shape, _INTEGERS), tf.int8)
     if isinstance(space, spaces.Box):
-        return _box_action(space, _checked(path, action, space.shape, integer=False))
+        kinds = "floats or integers" if np.issubdtype(space.dtype, np.integer) else "floats"
+        return _box_action(space, _checked(path, action, space.shape, kinds))
     raise ValueError(
         f"{path}: action spaces of type {type(space).__name__} are not supported; expected "
         "Discrete, Box, MultiDiscrete, MultiBinary, or a Dict or Tuple of them."
@@ -65,23 +69,28 @@ def environment_action(space: gymnasium.Space, action: Any, path: str = "action"
 
 def _box_action(space: gymnasium.spaces.Box, action: tf.Tensor) -> tf.Tensor:
     if np.issubdtype(space.dtype, np.integer):
-        low, high = space.low.astype(np.float32), space.high.astype(np.float32)
-        rounded = tf.round(tf.clip_by_value(action, low, high))
+        # float64 holds every bound up to 2**53; a float32 of 2**31 - 1 would overflow an int32.
+        low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+        rounded = tf.round(tf.clip_by_value(tf.cast(action, tf.float64), low, high))
         return tf.cast(rounded, space.dtype)
     if np.any(np.isfinite(space.low)) or np.any(np.isfinite(space.high)):
-        low, high = space.low.astype(np.float32), space.high.astype(np.float32)
-        action = tf.clip_by_value(action, tf.cast(low, action.dtype), tf.cast(high, action.dtype))
+        low, high = tf.cast(space.low, action.dtype), tf.cast(space.high, action.dtype)
+        action = tf.clip_by_value(action, low, high)
     return action if action.dtype == space.dtype else tf.cast(action, space.dtype)
 
 
-def _checked(path: str, action: Any, shape: tuple[int, ...], integer: bool) -> tf.Tensor:
-    wanted = f"{'integers' if integer else 'floats'} of shape {('B', *shape)}"
+def _checked(path: str, action: Any, shape: tuple[int, ...], kinds: str) -> tf.Tensor:
+    """Returns the action as a tensor if it is of one of `kinds`: integers, floats or both."""
+    wanted = f"{kinds} of shape {('B', *shape)}"
     if isinstance(action, (dict, tuple, list)):
         raise ValueError(_mismatch(path, action, wanted))
     action = tf.convert_to_tensor(action)
-    fits = action.dtype.is_integer or action.dtype.is_bool if integer else action.dtype.is_floating
+    fits = "integers" in kinds and (action.dtype.is_integer or action.dtype.is_bool)
+    fits = fits or ("floats" in kinds and action.dtype.is_floating)
     rank = action.shape.rank
-    if not fits or (rank is not None and not action.shape[1:].is_compatible_with(shape)):
+    if not fits or (rank is not None and rank != 1 + len(shape)):
+        raise ValueError(_mismatch(path, action, wanted))
+    if rank is not None and not action.shape[1:].is_compatible_with(shape):
         raise ValueError(_mismatch(path, action, wanted))
     return action
 

@@ -375,7 +375,7 @@ class PGAgent:
     def summary_writer(self) -> tf.summary.SummaryWriter | None:
         """The TensorBoard writer of `model_dir`, opened at first use; None without one."""
         if self._writer is None and self.model_dir is not None:
-            self._writer = tf.summary.create_file_writer(self.model_dir)
+            self._writer = tf.summary.create_file_writer(self.model_dir, flush_millis=10_000)
         return self._writer
 
     def _trainer_for(self, env: Any) -> training.Trainer | graph_training.GraphTrainer:

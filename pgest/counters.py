@@ -38,6 +38,8 @@ class Counters:
             self.variables = {
                 name: tf.Variable(0, trainable=False, dtype=tf.int64, name=name) for name in NAMES
             }
+            # Of the run under way, 0 to 1; no count, so no checkpoint holds it.
+            self.progress = tf.Variable(0.0, trainable=False, name="progress")
         self.step = 0
         self.timestep = 0
         self.episode = 0
@@ -50,8 +52,9 @@ class Counters:
         """Counts one finished episode."""
         self.episode += 1
 
-    def publish(self) -> None:
-        """Copies the host's `timestep` and `episode` to their variables."""
+    def publish(self, progress: float = 0.0) -> None:
+        """Copies the host's `timestep` and `episode`, and a run's progress, to the variables."""
+        self.progress.assign(progress)
         self.variables[GLOBAL_TIMESTEP].assign(self.timestep)
         self.variables[GLOBAL_EPISODE].assign(self.episode)
 

@@ -15,7 +15,8 @@ from pgest import environment_view, environments, episodes, loops, training, upd
 from pgest import memory as memory_lib
 from pgest import model_fn as model_fn_lib
 from pgest.graph_environments import graph_environment, gymnasium_view
-from pgest.tracing import acting, probing, updating
+from pgest.hooks import summaries
+from pgest.tracing import acting, preparation, probing
 from pgest.tracing import model as model_lib
 
 Modes = model_fn_lib.Modes
@@ -159,7 +160,7 @@ class _EvaluationMetrics:
         config: update_config.UpdateConfig,
     ):
         self._model = model
-        self._prepare = updating.Preparation(config, recurrent)
+        self._prepare = preparation.Preparation(config, recurrent, model.counters)
         prepared = tf.function(self._prepare, autograph=False).get_concrete_function(signature)
         features, labels, _ = prepared.structured_outputs
         specs = tf.nest.map_structure(
@@ -241,6 +242,6 @@ def write_summaries(directory: str | os.PathLike[str], results: Mapping[str, flo
     writer = tf.summary.create_file_writer(os.fspath(directory))
     step = int(results[counters_lib.GLOBAL_TIMESTEP])
     with writer.as_default(step=step), tf.summary.record_if(True):
-        for name, value in results.items():
-            tf.summary.scalar(f"eval/{name}", value)
+        for tag, value in summaries.evaluation_scalars(results).items():
+            tf.summary.scalar(tag, value)
     writer.close()

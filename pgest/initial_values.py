@@ -94,7 +94,7 @@ def _called(value: Callable[[], Any], seed: int) -> Any:
 
     try:
         # A graph has a seed of its own, so that TensorFlow's eager one need not be touched.
-        return tf.function(traced, autograph=False)()
+        return tf.function(traced, autograph=False).get_concrete_function()()
     except (AttributeError, NotImplementedError, TypeError):
         # It looks at values (`.numpy()`, `float(...)`), which only works eagerly.
         return _called_eagerly(value, seed)

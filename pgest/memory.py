@@ -1,7 +1,6 @@
 """Memories hold the timesteps between two updates. They store and hand over; they compute nothing.
 
-Leaves are preallocated arrays `[capacity, B, ...]`, one column an environment, of the dtype and
-shape that the first timestep had.
+Each environment has a column of `TimestepColumns`, filled from the top.
 """
 
 from __future__ import annotations
@@ -14,13 +13,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-# Written by the loop beside the values of `step`: whether a limit, not the environment, ended the
-# column at this row; and the value of the observation that follows where an episode was cut off.
-CUT = "cut"
-BOOTSTRAP_VALUE = "bootstrap_value"
-_ENDS = ("terminated", "truncated")
+from pgest import timestep_columns
+
+TimestepColumns = timestep_columns.TimestepColumns
+CUT, BOOTSTRAP_VALUE = timestep_columns.CUT, timestep_columns.BOOTSTRAP_VALUE
 _FIRST_CAPACITY = 256
 _ENDLESS = 100_000
+_ENDLESS_CHECK = 1024  # timesteps between two looks
+_NO_COLUMNS = np.zeros([0], np.int64)
 
 
 class BatchMemory:
@@ -66,23 +66,19 @@ class BatchMemory:
         self.max_episode_length = check_size("max_episode_length", max_episode_length)
         if self.batch_size is None and self.episodes is None:
             self.batch_size = 5000
-        self._keys: tuple[str, ...] = ()
-        self._structure: dict[str, Any] = {}
-        self._leaves: list[np.ndarray] = []
-        self._cut = np.zeros((0, 0), np.bool_)
-        self._bootstrap = np.zeros((0, 0), np.float32)
-        self._num_envs = 0
+        self._columns: TimestepColumns | None = None
+        self._calls = 0
         self._warned = False
         self.clear()
 
     def __len__(self) -> int:
         """Timesteps held, of ended episodes and of those under way."""
-        return int(self._positions.sum())
+        return self._held
 
     @property
     def num_timesteps(self) -> int:
         """Timesteps of ended episodes."""
-        return int(self._ended.sum())
+        return self._num_ended_timesteps
 
     @property
     def num_episodes(self) -> int:
@@ -99,11 +95,11 @@ class BatchMemory:
 
         Args:
           **values: arrays, scalars or nests of them by name; `terminated` and `truncated` are
-            among them. The names are fixed by the first call.
+            among them. The names are fixed by the first call, with their dtypes and shapes.
 
         Raises:
           KeyError: names are missing, or were not there at the first call.
-          ValueError: a value's shape differs from the first call's.
+          ValueError: a value's shape differs from the first call's, or its dtype does not fit.
         """
         self.step_vector(tf.nest.map_structure(lambda value: np.asarray(value)[None], values))
 
@@ -111,47 +107,58 @@ class BatchMemory:
         """Adds one timestep of every environment.
 
         Args:
-          values: as in `step`, each leaf `[B, ...]`.
+          values: as in `step`, each leaf `[B, ...]`. With another B than before, the episodes
+            that have ended are kept and none may be under way.
           acted: bool `[B]`; rows where it is False are left out. None keeps all.
 
         Raises:
           KeyError, ValueError: as `step`.
         """
-        leaves = self._flatten(values)
-        if int(self._positions.max()) >= len(self._cut):
-            self._grow()
+        stored = self._columns_of(values)
+        leaves = stored.flatten(values)
+        if self._longest >= stored.capacity:
+            stored.grow()
         positions = self._positions
-        if self._num_envs == 1 and acted is None:
-            row = int(positions[0])
-            for stored, leaf in zip(self._leaves, leaves, strict=True):
-                stored[row, 0] = leaf[0]
+        if acted is None:
+            if stored.num_envs == 1:
+                row = self._longest
+                for column, leaf in zip(stored.leaves, leaves, strict=True):
+                    column[row, 0] = leaf[0]
+            else:
+                for column, leaf in zip(stored.leaves, leaves, strict=True):
+                    column[positions, self._every] = leaf
+            positions += 1
+            self._longest += 1
+            self._held += stored.num_envs
+            done = np.logical_or(values["terminated"], values["truncated"])
         else:
-            columns = self._columns if acted is None else np.flatnonzero(acted)
-            rows = positions[columns]
-            for stored, leaf in zip(self._leaves, leaves, strict=True):
-                stored[rows, columns] = leaf if acted is None else np.asarray(leaf)[columns]
-        positions += 1 if acted is None else acted
-        done = np.logical_or(values["terminated"], values["truncated"])
-        if acted is not None:
-            done = np.logical_and(done, acted)
+            rows = np.flatnonzero(acted)
+            for column, leaf in zip(stored.leaves, leaves, strict=True):
+                column[positions[rows], rows] = leaf[rows]
+            positions += acted
+            self._longest = int(positions.max())
+            self._held += len(rows)
+            done = np.logical_or(values["terminated"], values["truncated"]) & acted
         if done.any():
             self._end(np.flatnonzero(done))
 
     def cut(self, columns: np.ndarray) -> None:
         """Ends the episodes under way in `columns` at their last row, for this memory alone."""
-        self._cut[self._positions[columns] - 1, columns] = True
+        self._stored.cut[self._positions[columns] - 1, columns] = True
         self._end(columns)
 
     def bootstrap(self, columns: np.ndarray, values: np.ndarray) -> None:
         """Notes the value of the observation that follows the last row of `columns`."""
-        self._bootstrap[self._positions[columns] - 1, columns] = values
+        self._stored.bootstrap[self._positions[columns] - 1, columns] = values
 
     def columns_to_cut(self) -> np.ndarray:
         """Columns whose episode under way is as long as a piece may be."""
-        if self.max_episode_length is None:
+        if self.max_episode_length is not None:
+            return np.flatnonzero(self.lengths >= self.max_episode_length)
+        self._calls += 1
+        if self._calls % _ENDLESS_CHECK == 0 and not self._warned:
             self._warn_of_endless_episodes()
-            return np.zeros([0], np.int64)
-        return np.flatnonzero(self.lengths >= self.max_episode_length)
+        return _NO_COLUMNS
 
     def can_sample(self, counter: int | None = None) -> bool:
         """Whether a batch is ready.
@@ -161,7 +168,8 @@ class BatchMemory:
         """
         if self.episodes is not None:
             return (self._num_ended if counter is None else counter) >= self.episodes
-        return (self.num_timesteps if counter is None else counter) >= self.batch_size
+        timesteps = self._num_ended_timesteps if counter is None else counter
+        return timesteps >= self.batch_size  # type: ignore[operator]
 
     def sample(self) -> dict[str, Any]:
         """Hands over every ended episode and forgets it; episodes under way stay.
@@ -182,121 +190,92 @@ class BatchMemory:
 
     def get_by_index(self, index: int) -> dict[str, Any] | None:
         """Returns timestep `index`, column after column; None where the memory is empty."""
-        if len(self) == 0:
-            return None
         size = len(self)
+        if size == 0:
+            return None
         if not -size <= index < size:
             raise IndexError(f"The memory holds {size} timesteps and was asked for {index}.")
         index %= size
         column = int(np.searchsorted(np.cumsum(self._positions), index, side="right"))
-        row = index - int(self._positions[:column].sum())
-        return self._pack([leaf[row, column] for leaf in self._leaves])
+        return self._stored.row(index - int(self._positions[:column].sum()), column)
 
     def clear(self) -> None:
         """Forgets every timestep; names, dtypes and shapes stay."""
-        self._positions = np.zeros([max(self._num_envs, 1)], np.int64)
+        num_envs = 1 if self._columns is None else self._columns.num_envs
+        self._every = np.arange(num_envs)
+        self._positions = np.zeros([num_envs], np.int64)
         self._ended = np.zeros_like(self._positions)
         self._num_ended = 0
-        self._cut[:] = False
-        self._bootstrap[:] = 0.0
+        if self._columns is not None:
+            self._columns.unmark(slice(None), slice(None))
+        self._count()
 
     def drop_unfinished(self) -> None:
         """Forgets the episodes under way, whose environment will not go on with them."""
         for column in np.flatnonzero(self.lengths):
-            rows = slice(int(self._ended[column]), int(self._positions[column]))
-            self._cut[rows, column] = False
-            self._bootstrap[rows, column] = 0.0
+            self._stored.unmark(slice(int(self._ended[column]), None), int(column))
         self._positions = self._ended.copy()
+        self._count()
+
+    @property
+    def _stored(self) -> TimestepColumns:
+        if self._columns is None:
+            raise ValueError(f"{self!r} holds nothing yet: give it a timestep first.")
+        return self._columns
+
+    def _columns_of(self, values: Mapping[str, Any]) -> TimestepColumns:
+        """The columns that a timestep belongs to; made, or made anew, for its environments."""
+        stored = self._columns
+        if stored is None:
+            stored = self._columns = TimestepColumns(values, self._first_capacity())
+            self.clear()
+            return stored
+        if "terminated" in values and len(values["terminated"]) != stored.num_envs:
+            self._change_environments(stored, len(values["terminated"]))
+        return stored
+
+    def _change_environments(self, stored: TimestepColumns, num_envs: int) -> None:
+        """Makes room for another number of environments, and keeps the episodes that ended."""
+        if self.lengths.any():
+            raise ValueError(
+                f"A timestep is of {num_envs} environments, while episodes of {stored.num_envs} "
+                "are under way: call drop_unfinished() before going on with others."
+            )
+        size, num_ended = self._held, self._num_ended
+        stored.resize(num_envs, self._positions, self._first_capacity())
+        self._every = np.arange(num_envs)
+        self._positions = np.zeros([num_envs], np.int64)
+        self._positions[0] = size
+        self._ended, self._num_ended = self._positions.copy(), num_ended
+        self._count()
+
+    def _count(self) -> None:
+        """Sums up the columns: what is asked for at every timestep is kept as a number."""
+        self._held = int(self._positions.sum())
+        self._longest = int(self._positions.max())
+        self._num_ended_timesteps = int(self._ended.sum())
 
     def _end(self, columns: np.ndarray) -> None:
         self._ended[columns] = self._positions[columns]
         self._num_ended += len(columns)
+        self._num_ended_timesteps = int(self._ended.sum())
 
     def _take(self, counts: np.ndarray) -> dict[str, Any]:
-        """Removes the first `counts[b]` rows of each column; returns them end to end, `[N, ...]`."""
-        columns = range(self._num_envs)
-
-        def take(leaf: np.ndarray) -> np.ndarray:
-            pieces = [leaf[: counts[column], column] for column in columns if counts[column]]
-            return pieces[0].copy() if len(pieces) == 1 else np.concatenate(pieces)
-
-        batch = self._pack([take(leaf) for leaf in self._leaves])
-        batch[CUT], batch[BOOTSTRAP_VALUE] = take(self._cut), take(self._bootstrap)
+        """Removes the first `counts[b]` rows of each column; returns them, `[N, ...]`."""
+        batch = self._stored.end_to_end(counts)
         left = self._positions - counts
-        for leaf in (*self._leaves, self._cut, self._bootstrap):
-            for column in np.flatnonzero(left):
-                start = counts[column]
-                leaf[: left[column], column] = leaf[start : start + left[column], column].copy()
-        for column in columns:
-            self._cut[left[column] :, column] = False
-            self._bootstrap[left[column] :, column] = 0.0
+        self._stored.remove(counts, left)
         self._positions, self._ended = left, np.maximum(self._ended - counts, 0)
         self._num_ended = 0
+        self._count()
         return batch
-
-    def _flatten(self, values: Mapping[str, Any]) -> list[Any]:
-        if tuple(values) != self._keys:
-            if self._keys:
-                self._check_keys(values)
-                values = {key: values[key] for key in self._keys}
-            else:
-                self._allocate(values)
-        # Most values are arrays by themselves; flattening nests costs more than storing them.
-        leaves: list[Any] = []
-        for key in self._keys:
-            value = values[key]
-            if isinstance(value, np.ndarray):
-                leaves.append(value)
-            else:
-                leaves.extend(tf.nest.flatten(value))
-        return leaves
-
-    def _check_keys(self, values: Mapping[str, Any]) -> None:
-        missing = sorted(set(self._keys) - set(values))
-        unexpected = sorted(set(values) - set(self._keys))
-        if missing or unexpected:
-            parts = [f"lacks {', '.join(missing)}"] if missing else []
-            parts += [f"has {', '.join(unexpected)}, unknown so far"] if unexpected else []
-            raise KeyError(
-                f"A timestep {' and '.join(parts)}; the first one held {', '.join(self._keys)}. "
-                "clear() does not change the names: make a new memory."
-            )
-
-    def _allocate(self, values: Mapping[str, Any]) -> None:
-        missing = [key for key in _ENDS if key not in values]
-        if missing:
-            raise KeyError(
-                f"A timestep lacks {', '.join(missing)}; the memory needs terminated and "
-                "truncated to know where episodes end."
-            )
-        self._keys = tuple(values)
-        self._structure = {key: values[key] for key in self._keys}
-        leaves = [np.asarray(leaf) for leaf in tf.nest.flatten(list(self._structure.values()))]
-        self._num_envs = len(np.asarray(values["terminated"]))
-        self._columns = np.arange(self._num_envs)
-        rows = self._first_capacity()
-        self._leaves = [np.zeros((rows, *leaf.shape), leaf.dtype) for leaf in leaves]
-        self._cut = np.zeros((rows, self._num_envs), np.bool_)
-        self._bootstrap = np.zeros((rows, self._num_envs), np.float32)
-        self.clear()
 
     def _first_capacity(self) -> int:
         return _FIRST_CAPACITY
 
-    def _grow(self) -> None:
-        def grown(array: np.ndarray) -> np.ndarray:
-            return np.concatenate([array, np.zeros_like(array)])
-
-        self._leaves = [grown(leaf) for leaf in self._leaves]
-        self._cut, self._bootstrap = grown(self._cut), grown(self._bootstrap)
-
-    def _pack(self, leaves: list[np.ndarray]) -> dict[str, Any]:
-        packed = tf.nest.pack_sequence_as(list(self._structure.values()), leaves)
-        return dict(zip(self._keys, packed, strict=True))
-
     def _warn_of_endless_episodes(self) -> None:
         limit = max(_ENDLESS, 20 * (self.batch_size or 0))
-        if not self._warned and int(self.lengths.max()) >= limit:
+        if int(self.lengths.max()) >= limit:
             self._warned = True
             warnings.warn(
                 f"An episode has run for {limit} timesteps without an end, and {self!r} waits for "
@@ -306,12 +285,8 @@ class BatchMemory:
             )
 
     def __repr__(self) -> str:
-        size = (
-            f"episodes={self.episodes}"
-            if self.episodes is not None
-            else f"batch_size={self.batch_size}"
-        )
-        return f"{type(self).__name__}({size})"
+        name = "batch_size" if self.episodes is None else "episodes"
+        return f"{type(self).__name__}({name}={getattr(self, name)})"
 
 
 class RolloutMemory(BatchMemory):
@@ -325,6 +300,10 @@ class RolloutMemory(BatchMemory):
     steps on resetting (NEXT_STEP autoreset), columns fill unevenly: then the batch is as large,
     but its leaves are `[horizon * B, ...]`, column after column, as a BatchMemory's.
 
+    Raises:
+      ValueError: the horizon is not positive.
+      TypeError: it is no integer.
+
     Example:
 
     >>> memory = RolloutMemory(horizon=2)
@@ -336,48 +315,68 @@ class RolloutMemory(BatchMemory):
 
     def __init__(self, horizon: int):
         super().__init__(batch_size=horizon)
-        self.horizon = check_size("horizon", horizon)
+        self.horizon = int(horizon)
+
+    @property
+    def _wanted(self) -> int:
+        return self.horizon * len(self._positions)
 
     def can_sample(self, counter: int | None = None) -> bool:
         """Whether `horizon * B` timesteps are held, or `counter` is as many."""
-        return (len(self) if counter is None else counter) >= self.horizon * max(self._num_envs, 1)
+        return (self._held if counter is None else counter) >= self._wanted
 
     def columns_to_cut(self) -> np.ndarray:
         """Columns whose episode goes on when the batch is full."""
-        return np.flatnonzero(self.lengths) if self.can_sample() else np.zeros([0], np.int64)
+        return np.flatnonzero(self.lengths) if self._held >= self._wanted else _NO_COLUMNS
 
-    def sample(self) -> dict[str, Any]:
-        """Hands over the batch; what overflows it stays. See the class."""
+    def sample(self, *, end_to_end: bool = False) -> dict[str, Any]:
+        """Hands over the batch; what overflows it stays. See the class.
+
+        Args:
+          end_to_end: leaves `[horizon * B, ...]`, column after column, even where the columns
+            are as long as each other.
+
+        Raises:
+          ValueError: no batch is ready.
+        """
         if not self.can_sample():
-            raise ValueError(
-                f"{self!r} holds {len(self)} of {self.horizon * max(self._num_envs, 1)} "
-                "timesteps: ask can_sample() first."
-            )
-        if (self._positions == self.horizon).all():
-            batch = self._pack([leaf[: self.horizon].copy() for leaf in self._leaves])
-            batch[CUT] = self._cut[: self.horizon].copy()
-            batch[BOOTSTRAP_VALUE] = self._bootstrap[: self.horizon].copy()
-            self.clear()
-            return batch
-        return self._take(self._shares())
+            raise ValueError(f"{self!r} holds {len(self)} of {self._wanted} timesteps, too few.")
+        if end_to_end or (self._positions != self.horizon).any():
+            return self._take(self._shares())
+        batch = self._stored.rows(self.horizon)
+        self.clear()
+        return batch
+
+    def drop_unfinished(self) -> None:
+        """Forgets everything: columns that have lost an episode would no longer be even."""
+        self.clear()
 
     def _shares(self) -> np.ndarray:
         """How many rows of each column make up the batch, the longest columns giving way."""
         counts = self._positions.copy()
-        surplus = int(counts.sum()) - self.horizon * self._num_envs
-        values = self._pack(self._leaves).get("value")
-        for column in np.argsort(-counts, kind="stable")[:surplus]:
-            counts[column] -= 1
-            last = counts[column] - 1
-            if last >= 0 and not self._done(last, column):
-                self._cut[last, column] = True
-                if values is not None:
-                    self._bootstrap[last, column] = values[last + 1, column]
+        for _ in range(self._held - self._wanted):
+            counts[np.argmax(counts)] -= 1
+        for column in np.flatnonzero(counts < self._positions):
+            self._split(int(column), int(counts[column]))
         return counts
+
+    def _split(self, column: int, count: int) -> None:
+        """Cuts a column before row `count`; what stays opens the next batch."""
+        stored, last = self._stored, int(self._positions[column]) - 1
+        if not self._done(last, column):
+            # It was cut at its end, and goes on there now.
+            stored.unmark(slice(last, None), column)
+            ends = [row + 1 for row in range(last) if self._done(row, column)]
+            self._ended[column] = max([0, *ends])
+        if count and not self._done(count - 1, column):
+            stored.cut[count - 1, column] = True
+            values = stored.column("value", column)
+            if values is not None:
+                stored.bootstrap[count - 1, column] = values[count].reshape(())
 
     def _done(self, row: int, column: int) -> bool:
         """Whether the environment itself ended its episode at this row."""
-        step = self._pack([leaf[row, column] for leaf in self._leaves])
+        step = self._stored.row(row, column)
         return bool(step["terminated"] or step["truncated"])
 
     def _first_capacity(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -53,6 +54,10 @@ class EstimatorSpec:
       distribution: the distribution over actions (TensorFlow Probability), batch first.
       policy_state: a recurrent model's next state, a nest of tensors `[B, ...]`.
       metrics: scalars by name, for hooks and TensorBoard.
+      after_batch: function of the whole batch, leaves `[T, B, ...]` by name (`state`, `reward`,
+        `terminated`, `truncated`, predictions), called in the graph once an update, after its last
+        step: where running statistics are updated, since before that every epoch and minibatch
+        must see those that acted.
 
     Raises:
       ValueError: the mode lacks what it needs, or the loss is no scalar.
@@ -79,6 +84,7 @@ class EstimatorSpec:
     distribution: Any = None
     policy_state: Any = None
     metrics: Mapping[str, Any] | None = None
+    after_batch: Callable[[dict[str, Any]], Any] | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -90,6 +96,7 @@ class EstimatorSpec:
             ) from error
         self._normalize_fields()
         self._check_needs()
+        self._check_eval_metrics()
         self._check_loss()
 
     def _normalize_fields(self) -> None:
@@ -136,6 +143,16 @@ class EstimatorSpec:
                     f"no `{method}`; expected a distribution of TensorFlow Probability."
                 )
 
+    def _check_eval_metrics(self) -> None:
+        for name, value in self.eval_metric_ops.items():  # type: ignore[union-attr]
+            pair = isinstance(value, (tuple, list)) and len(value) == 2
+            if not pair and not hasattr(value, "update_state"):
+                raise TypeError(
+                    f"EstimatorSpec.eval_metric_ops[{name!r}] is {type(value).__name__}; expected a "
+                    "tf_keras.metrics.Metric whose update_state was called, or a pair (value "
+                    "tensor, update op)."
+                )
+
     def _check_loss(self) -> None:
         if self.loss is None:
             return
@@ -173,43 +190,12 @@ class ModelFn:
                 "model_fn(features, labels, mode, params)."
             )
         self._model_fn = model_fn
-        self.name = getattr(model_fn, "__name__", type(model_fn).__name__)
-        parameters = inspect.signature(model_fn).parameters
-        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-        names = {name for name, p in parameters.items() if p.kind not in (p.VAR_KEYWORD,)}
-        bound = getattr(model_fn, "keywords", {})  # of a functools.partial
-        for name in ("features", "labels"):
-            if name not in names and not takes_any:
-                raise ValueError(
-                    f"model_fn {self.name} takes ({', '.join(parameters)}) and lacks `{name}`; "
-                    "expected model_fn(features, labels[, mode[, params[, config[, model_dir]]]])."
-                )
-        unknown = [
-            name
-            for name, p in parameters.items()
-            if name not in ("features", "labels", *_OPTIONAL)
-            and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
-            and p.default is p.empty
-            and name not in bound
-        ]
-        if unknown:
-            raise ValueError(
-                f"model_fn {self.name} takes {', '.join(f'`{n}`' for n in unknown)}, which the "
-                "agent does not know; expected any of features, labels, mode, params, config, "
-                "model_dir. Bind others with functools.partial."
-            )
-        if params and "params" not in names and not takes_any:
-            raise ValueError(
-                f"params {sorted(params)} were given, but model_fn {self.name} does not take "
-                "`params`: add the argument, or do not pass params."
-            )
-        self._wanted = [
-            name for name in _OPTIONAL if (name in names and name not in bound) or takes_any
-        ]
+        self.name = _name(model_fn)
+        arguments = _Arguments(self.name, model_fn)
+        arguments.check(params)
+        self._wanted = [name for name in _OPTIONAL if arguments.takes(name)]
 
-    def __call__(
-        self, features: Any, labels: Any, mode: Modes, **context: Any
-    ) -> EstimatorSpec:
+    def __call__(self, features: Any, labels: Any, mode: Modes, **context: Any) -> EstimatorSpec:
         """Calls the user's function and checks that it returned a spec of this mode."""
         known = {"mode": mode, **context}
         spec = self._model_fn(
@@ -226,3 +212,74 @@ class ModelFn:
                 f"of Modes.{spec.mode}: pass on the mode that it was given."
             )
         return spec
+
+
+class _Arguments:
+    """The arguments that a model_fn takes, but for those that a partial has bound."""
+
+    def __init__(self, name: str, model_fn: Callable[..., Any]):
+        self._name = name
+        parameters = inspect.signature(model_fn).parameters
+        self._bound = _bound_keywords(model_fn)
+        self._signature = f"({', '.join(str(parameter) for parameter in parameters.values())})"
+        variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        named = {key: p for key, p in parameters.items() if p.kind not in variadic}
+        self._names = {
+            key
+            for key, p in named.items()
+            if key not in self._bound and p.kind is not p.POSITIONAL_ONLY
+        }
+        self._unusable = [key for key, p in named.items() if p.kind is p.POSITIONAL_ONLY]
+        self._any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+    def takes(self, name: str) -> bool:
+        """Whether the agent may pass `name`."""
+        return name in self._names or (self._any and name not in self._bound)
+
+    def check(self, params: Mapping[str, Any] | None) -> None:
+        """Raises `ValueError` where an argument is missing or unknown."""
+        shown = f"model_fn {self._name}{self._signature}"
+        expected = "expected model_fn(features, labels[, mode[, params[, config[, model_dir]]]])"
+        if self._unusable:
+            raise ValueError(
+                f"{shown} takes {_quoted(self._unusable)} by position alone; the agent passes "
+                "arguments by name: remove the `/`."
+            )
+        missing = [name for name in ("features", "labels") if not self.takes(name)]
+        if missing:
+            raise ValueError(f"{shown} lacks {_quoted(missing)}; {expected}.")
+        unknown = sorted(self._names - {"features", "labels", *_OPTIONAL})
+        if unknown:
+            raise ValueError(
+                f"{shown} takes {_quoted(unknown)}, which the agent does not know; {expected}. "
+                "Bind others with functools.partial, or put them into params."
+            )
+        if params and "params" in self._bound:
+            raise ValueError(
+                f"params {sorted(params)} were given, but {shown} has `params` bound already: "
+                "give one of them."
+            )
+        if params and not self.takes("params"):
+            raise ValueError(
+                f"params {sorted(params)} were given, but {shown} does not take `params`: add the "
+                "argument, or do not pass params."
+            )
+
+
+def _bound_keywords(model_fn: Any) -> set[str]:
+    """Keywords bound by a `functools.partial`, through others around it."""
+    bound: set[str] = set()
+    while isinstance(model_fn, functools.partial):
+        bound |= set(model_fn.keywords)
+        model_fn = model_fn.func
+    return bound
+
+
+def _name(model_fn: Any) -> str:
+    while isinstance(model_fn, functools.partial):
+        model_fn = model_fn.func
+    return getattr(model_fn, "__qualname__", type(model_fn).__name__)
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)

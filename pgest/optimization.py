@@ -61,16 +61,13 @@ def minimize(
         for number, part in enumerate(parts)
     ]
     # Every optimizer must see the step that this update started from, and global_step moves once:
-    # the last one has it as its iterations, those before it a copy.
-    optimizers = [part[1] for part in parts]
-    applied = []
-    for other, pairs in zip(optimizers[:-1], gradients[:-1], strict=True):
-        copy = build.transient_step()
-        with tf.control_dependencies([copy.assign(step)]):
-            applied.append(_apply(build, other, pairs, copy, step))
-    with tf.control_dependencies([op for op in applied if op is not None]):
-        last = _apply(build, optimizers[-1], gradients[-1], global_step, step)
-    with tf.control_dependencies([last] if last is not None else []):
+    # the last one has it as its iterations, those before it set their own to it.
+    applied: list[Any] = []
+    for part, pairs in zip(parts, gradients, strict=True):
+        with tf.control_dependencies(applied):
+            iterations = global_step if part is parts[-1] else None
+            applied += _apply(build, part[1], pairs, iterations, step)
+    with tf.control_dependencies(applied):
         return tf.identity(step + 1)
 
 
@@ -163,26 +160,43 @@ def _apply(
     build: variables_lib.Build,
     optimizer: Any,
     pairs: list[tuple[tf.Tensor, tf.Variable]],
-    iterations: tf.Variable,
+    iterations: tf.Variable | None,
     step: tf.Tensor,
-) -> Any:
-    """Applies the gradients; `iterations`, which stands at `step`, moves by one."""
+) -> list[Any]:
+    """Applies the gradients; the optimizer's step count, which starts at `step`, moves by one.
+
+    Args:
+      build: the call of model_fn.
+      optimizer: made in this call.
+      pairs: gradients and variables.
+      iterations: to be its step count; None leaves it its own, which is not saved.
+      step: what the step count starts at.
+
+    Returns:
+      What to wait for.
+    """
     legacy = isinstance(optimizer, _LegacyOptimizer)
-    kind = type(optimizer).__name__
-    if not legacy and not build.release(optimizer.iterations):
-        raise ValueError(variable_store.outside_optimizer(kind))
-    try:
-        optimizer.iterations = iterations
-    except RuntimeError as error:  # Keras refuses once the optimizer has been applied
-        raise ValueError(variable_store.outside_optimizer(kind)) from error
+    outside = variable_store.outside_optimizer(type(optimizer).__name__)
+    if iterations is None or not legacy:
+        # A legacy optimizer makes its step count only now, unless it was applied before.
+        if not build.release(optimizer.iterations):
+            raise ValueError(outside)
+    waited: list[Any] = []
+    if iterations is None:
+        waited.append(optimizer.iterations.assign(step))
+    else:
+        try:
+            optimizer.iterations = iterations
+        except RuntimeError as error:  # Keras refuses once the optimizer has been applied
+            raise ValueError(outside) from error
     number = build.optimizers
     build.optimizers += 1
-    with build.renamed(_metric_name("optimizer", number)):
+    with build.applying(_metric_name("optimizer", number)), tf.control_dependencies(waited):
         applied = optimizer.apply_gradients(pairs)
     if not legacy:
         name = _metric_name("learning_rate", number)
         build.metrics[name] = _learning_rate(optimizer, step)
-    return applied
+    return waited if applied is None else [*waited, applied]
 
 
 def _metric_name(name: str, number: int) -> str:

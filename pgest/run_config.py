@@ -44,7 +44,7 @@ class RunConfig:
     save_checkpoints_episodes: int | None = None
     keep_checkpoint_max: int | None = 5
     keep_checkpoint_every_n_hours: float = 10000.0
-    save_summary_steps: int | None = 100
+    save_summary_steps: int | None = 10
     log_step_count_steps: int | None = 100
     jit_compile: bool | str = "auto"
     iterations_per_loop: int = 1
@@ -58,7 +58,8 @@ class RunConfig:
                 "CheckpointSaverHook for each."
             )
         for name in (*clocks, "keep_checkpoint_every_n_hours", "iterations_per_loop"):
-            _check_number(name, getattr(self, name), smallest=1e-9)
+            optional = name in clocks
+            _check_number(name, getattr(self, name), smallest=1e-9, optional=optional)
         for name in ("keep_checkpoint_max", "save_summary_steps", "log_step_count_steps"):
             _check_number(name, getattr(self, name), smallest=0)
         seed = self.tf_random_seed
@@ -66,21 +67,25 @@ class RunConfig:
             raise TypeError(f"RunConfig.tf_random_seed is {seed!r}; expected an integer or None.")
         if seed is not None and not 0 <= int(seed) < 2**31:
             raise ValueError(f"RunConfig.tf_random_seed is {seed}; expected 0 <= seed < 2**31.")
-        if self.jit_compile not in (True, False, "auto"):
+        if self.model_dir is not None and not isinstance(self.model_dir, (str, os.PathLike)):
+            raise TypeError(f"RunConfig.model_dir is {self.model_dir!r}; expected a path or None.")
+        if self.model_dir is not None and not os.fspath(self.model_dir):
+            raise ValueError("RunConfig.model_dir is empty; expected a path or None.")
+        if not isinstance(self.jit_compile, bool) and self.jit_compile != "auto":
             raise ValueError(
                 f"RunConfig.jit_compile is {self.jit_compile!r}; expected 'auto', True or False."
             )
 
 
-def _check_number(name: str, value: object, smallest: float) -> None:
-    """Raises unless `value` is None or a number of at least `smallest`; integers where counted."""
-    if value is None:
+def _check_number(name: str, value: object, smallest: float, optional: bool = True) -> None:
+    """Raises unless `value` is a number of at least `smallest`, or None; integers where counted."""
+    if value is None and optional:
         return
     fractions = name in ("save_checkpoints_secs", "keep_checkpoint_every_n_hours")
     kind = numbers.Real if fractions else numbers.Integral
     if isinstance(value, bool) or not isinstance(value, kind):
         wanted = "a number" if fractions else "an integer"
         raise TypeError(f"RunConfig.{name} is {value!r}; expected {wanted}.")
-    if value < smallest:  # type: ignore[operator]
+    if not value >= smallest:  # NaN is not
         wanted = "0 or more" if smallest == 0 else "more than 0"
         raise ValueError(f"RunConfig.{name} is {value}; expected {wanted}.")

@@ -90,6 +90,18 @@ class Run(monitor.RunContext):
             return None
         return self.limits.max_steps - self._agent.counters.step
 
+    @property
+    def progress(self) -> float:
+        """How much of the run is done by the nearest of its limits, 0 to 1; 0 without limits."""
+        limits, counters = self.limits, self._agent.counters
+        pairs = (
+            (counters.step, limits.max_steps),
+            (counters.timestep, limits.max_timesteps),
+            (counters.episode, limits.max_episodes),
+        )
+        parts = [count / limit for count, limit in pairs if limit is not None]
+        return min(max(parts, default=0.0), 1.0)
+
     def episode_ended(self, statistics: episodes_lib.EpisodeStatistics) -> None:
         """Tells the hooks of one finished episode."""
         self._finished.append(statistics)
@@ -160,7 +172,7 @@ class Run(monitor.RunContext):
         return [
             name
             for name, variable in self._agent.model.store.variables.items()
-            if variable.dtype.is_floating and not np.isfinite(np.sum(variable.numpy()))
+            if variable.dtype.is_floating and not np.isfinite(variable.numpy()).all()
         ]
 
     @property

@@ -15,7 +15,7 @@ import tensorflow as tf
 from pgest import checkpoints, environment_view, loops, runs, variable_store
 from pgest import memory as memory_lib
 from pgest.hooks import defaults, monitor
-from pgest.tracing import acting, probing, updating
+from pgest.tracing import acting, preparation, probing, updating
 from pgest.tracing import model as model_lib
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Trainer:
                 self._agent.summary_writer
             )
         counters = self._agent.counters
-        counters.publish()
+        counters.publish(run.progress)
         updated = updater(batch, counters.step, run.steps_left)
         counters.step += updated.steps
         self.loop.loss = updated.metrics["loss"]
@@ -136,7 +136,10 @@ class Trainer:
         return updating.Updater(graph, self._signature, jit_compile)
 
     def _batch(self) -> dict[str, Any]:
-        batch = self.memory.sample()
+        if isinstance(self.memory, memory_lib.RolloutMemory):
+            batch = self.memory.sample(end_to_end=self.view.resets_take_steps)
+        else:
+            batch = self.memory.sample()
         flat = batch["reward"].ndim == 1
         if flat:  # episodes end to end: one column
             batch = tf.nest.map_structure(lambda leaf: leaf[:, None], batch)
@@ -149,7 +152,9 @@ class Trainer:
         return batch
 
     def _check_first_batch(self, batch: Mapping[str, Any]) -> None:
-        prepare = updating.Preparation(self._agent.update_config, self.actor.recurrent)
+        prepare = preparation.Preparation(
+            self._agent.update_config, self.actor.recurrent, self._agent.counters
+        )
         tensors = tf.nest.map_structure(tf.convert_to_tensor, dict(batch))
         features, labels, _ = prepare(tensors)
         writer = self._agent.summary_writer or tf.summary.create_noop_writer()

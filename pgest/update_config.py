@@ -45,7 +45,9 @@ class UpdateConfig:
         if self.target_kl is not None:
             _check_real("target_kl", self.target_kl, 0.0, float("inf"))
         if not isinstance(self.normalize_advantage, bool):
-            raise TypeError(f"normalize_advantage is {self.normalize_advantage!r}; expected a bool.")
+            raise TypeError(
+                f"normalize_advantage is {self.normalize_advantage!r}; expected a bool."
+            )
         for name in ("epochs", "minibatch_size"):
             value = getattr(self, name)
             if value is None and name == "minibatch_size":

@@ -24,13 +24,15 @@ _V1_OPTIMIZERS = frozenset(
 class Origin(enum.Enum):
     """What a variable is for.
 
-    * `MODEL`: a weight, a statistic, an optimizer's slot: shared by name and saved.
+    * `MODEL`: a weight or a statistic: shared by name and saved.
+    * `OPTIMIZER_SLOT`: what an optimizer remembers of a weight: shared by name and saved.
     * `OPTIMIZER_STEP`: an optimizer's own step count, which `minimize` replaces by `global_step`.
     * `OPTIMIZER_SETTING`: a learning rate or the like: what the caller passes now, so it must not
       come back from a checkpoint.
     """
 
     MODEL = "model"
+    OPTIMIZER_SLOT = "optimizer slot"
     OPTIMIZER_STEP = "optimizer step"
     OPTIMIZER_SETTING = "optimizer setting"
 
@@ -46,9 +48,11 @@ def origin_of(name: str) -> Origin:
     while frame is not None and module.startswith(f"{_PACKAGE}.variable"):
         frame = frame.f_back
         module = _module(frame)
+    origin = Origin.MODEL
     # The makers stand between the store and the model_fn, which is called from this package.
     while frame is not None and not module.startswith(f"{_PACKAGE}."):
         if module.startswith(_OPTIMIZERS):
+            origin = Origin.OPTIMIZER_SLOT
             if frame.f_code.co_name in _STEP_MAKERS:
                 return Origin.OPTIMIZER_STEP
             if frame.f_code.co_name in _SETTING_MAKERS:
@@ -66,7 +70,7 @@ def origin_of(name: str) -> Origin:
             )
         frame = frame.f_back
         module = _module(frame)
-    return Origin.MODEL
+    return origin
 
 
 def _module(frame: object) -> str:

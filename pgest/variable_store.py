@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import gymnasium
 import numpy as np
 import tensorflow as tf
 
@@ -30,6 +31,8 @@ class VariableStore:
     Attributes:
       variables: by name, what a checkpoint holds.
       adopted: names of those that were made outside of the model_fn.
+      spaces: observation and action space of one environment, once one is known.
+      num_envs: how many environments are trained on at once.
       saved_value: the `SavedValue` that new variables start from.
       local: variables born in EVAL for metrics, with their initial values: reset before each
         evaluation, never saved.
@@ -41,6 +44,8 @@ class VariableStore:
         self.variables: dict[str, tf.Variable] = {}
         self.adopted: set[str] = set()
         self.saved_value: SavedValue = no_saved_value
+        self.spaces: tuple[gymnasium.Space, gymnasium.Space] | None = None
+        self.num_envs = 1
         self.local: dict[str, tuple[tf.Variable, Any]] = {}
         # By mode, name and how often the call asked: tf.function runs the Python twice and allows
         # new variables only at the first time.
@@ -51,7 +56,9 @@ class VariableStore:
         next_creator: Callable[..., tf.Variable],
         name: str,
         kwargs: dict[str, Any],
-        mode: str,
+        *,
+        local: bool = False,
+        saved: bool = True,
     ) -> tf.Variable:
         """Returns the variable `name`, made if it is new.
 
@@ -59,26 +66,27 @@ class VariableStore:
           next_creator: makes it.
           name: in full.
           kwargs: what `tf.Variable` was called with.
-          mode: of the call that asks.
+          local: EVAL asks for what it may have for itself.
+          saved: whether it is one of those that checkpoints hold.
 
         Raises:
-          ValueError: shape, dtype or trainability are not those of the variable that there is.
+          ValueError: shape, dtype or trainability are not those of the variable that there is, or
+            of the checkpoint's.
         """
-        metric = is_metric(kwargs.get("synchronization"), kwargs.get("aggregation"))
-        if name in self.local and mode != "EVAL" and not metric:
+        if name in self.local and not local and saved:
             # EVAL came first and took it for its own; it is the model's.
             self.variables[name], _ = self.local.pop(name)
-        if name in self.variables:
+        if name in self.variables and saved:
             return self._checked(name, self.variables[name], kwargs)
         if name in self.local:
             return self._checked(name, self.local[name][0], kwargs)
         with tf.init_scope(), tf.name_scope(""):
             value = self._initial_value(name, kwargs)
-            saved = self.saved_value(name, _shape(value))
-            if saved is not None:
-                value = _checked_saved(name, value, saved)
+            restored = self.saved_value(name, _shape(value)) if saved else None
+            if restored is not None:
+                value = _checked_saved(name, value, restored)
             variable = next_creator(**{**kwargs, "initial_value": value, "name": name})
-            if mode == "EVAL" and saved is None and (metric or not variable.trainable):
+            if local and restored is None:
                 self.local[name] = (variable, variable.numpy())
             else:
                 self.variables[name] = variable
@@ -94,11 +102,11 @@ class VariableStore:
         name = key[1]
         with tf.init_scope(), tf.name_scope(""):
             value = self._initial_value(name, kwargs)
-            if key in self._transient:
-                self._transient[key].assign(value)
-            else:
+            if key not in self._transient:
                 creation = {**kwargs, "initial_value": value, "name": f"transient/{name}"}
                 self._transient[key] = next_creator(**creation)
+            elif self._transient[key] is not self.variables.get(name):
+                self._transient[key].assign(value)
         return self._transient[key]
 
     def keep(self, name: str, variable: tf.Variable) -> tf.Variable:
@@ -106,7 +114,6 @@ class VariableStore:
         if name not in self.variables:
             self._restore(name, variable)
             self.variables[name] = variable
-            self._transient = {k: v for k, v in self._transient.items() if v is not variable}
         return self.variables[name]
 
     def adopt(self, captured: Sequence[tf.Variable]) -> dict[str, tf.Variable]:

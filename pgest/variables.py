@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import gymnasium
 import tensorflow as tf
 from tf_keras.src import backend as keras_backend
 
@@ -62,6 +63,39 @@ def get_global_episode() -> tf.Variable:
     return current().counters.variables[counters_lib.GLOBAL_EPISODE]
 
 
+def get_observation_space() -> gymnasium.Space:
+    """The observation space of one environment; call it inside a model_fn."""
+    return _spaces()[0]
+
+
+def get_action_space() -> gymnasium.Space:
+    """The action space of one environment; call it inside a model_fn."""
+    return _spaces()[1]
+
+
+def get_num_envs() -> int:
+    """How many environments are trained on at once; call it inside a model_fn."""
+    return current().store.num_envs
+
+
+def _spaces() -> tuple[gymnasium.Space, gymnasium.Space]:
+    spaces = current().store.spaces
+    if spaces is None:
+        raise RuntimeError("The spaces are not known: this model has not seen an environment.")
+    return spaces
+
+
+@contextlib.contextmanager
+def reuse() -> Iterator[None]:
+    """Builds something a second time: the same names give the same variables inside.
+
+    For layers that have to be applied again after their variables have changed, as a line search
+    does; elsewhere call one layer object twice.
+    """
+    with current().reused():
+        yield
+
+
 @contextlib.contextmanager
 def scope(name: str) -> Iterator[None]:
     """Puts `name/` before the variables made inside, and lets Keras count layers afresh there.
@@ -96,6 +130,7 @@ class Build:
       requested: the variables of the store that the call used, by name, in the order of asking.
       metrics: scalars by name, reported beside those of the model_fn's spec.
       optimizers: how many `minimize` has applied so far.
+      error: the first that was raised while a variable was being made.
     """
 
     def __init__(self, store: variable_store.VariableStore, mode: str):
@@ -108,6 +143,8 @@ class Build:
         self.error: Exception | None = None
         self._transients: collections.Counter[str] = collections.Counter()
         self._steps: list[tuple[str, tf.Variable]] = []
+        self._slots: set[int] = set()
+        self._applying = False
         self._prefixes: list[str] = []
         self._roots: list[str] = []
         self._graph = tf.compat.v1.get_default_graph()
@@ -117,7 +154,7 @@ class Build:
     def trainable_variables(self) -> list[tf.Variable]:
         """The trainable variables that this call used, of layers made outside too."""
         used = {id(v): v for v in (*self.requested.values(), *self.captured)}
-        return [variable for variable in used.values() if variable.trainable]
+        return [v for v in used.values() if v.trainable and id(v) not in self._slots]
 
     @property
     def captured(self) -> list[tf.Variable]:
@@ -147,6 +184,26 @@ class Build:
                 else:
                     counts[graph] = outer
 
+    @contextlib.contextmanager
+    def reused(self) -> Iterator[None]:
+        """Starts names afresh, and lets those that were asked for be asked for again."""
+        outer, self.requested = self.requested, {}
+        try:
+            with self.renamed():
+                yield
+        finally:
+            self.requested = {**outer, **self.requested}
+
+    @contextlib.contextmanager
+    def applying(self, optimizer_name: str) -> Iterator[None]:
+        """Gives the slots of one optimizer, applied inside, names of their own."""
+        outer, self._applying = self._applying, True
+        try:
+            with self.renamed(optimizer_name):
+                yield
+        finally:
+            self._applying = outer
+
     def release(self, optimizer_step: tf.Variable) -> bool:
         """Takes an optimizer's own step count out of the store: `global_step` replaces it.
 
@@ -157,11 +214,6 @@ class Build:
         found = len(left) < len(self._steps)
         self._steps = left
         return found
-
-    def transient_step(self) -> tf.Variable:
-        """A step count for an optimizer of this call alone, neither shared nor saved."""
-        kwargs = {"initial_value": 0, "dtype": tf.int64, "trainable": False}
-        return self._transient(lambda **creation: tf.Variable(**creation), "iteration", kwargs)
 
     def create(self, next_creator: Callable[..., tf.Variable], **kwargs: Any) -> tf.Variable:
         """The `tf.variable_creator_scope` of this call."""
@@ -179,18 +231,31 @@ class Build:
     ) -> tf.Variable:
         origin = variable_origins.origin_of(name)
         if origin is Origin.OPTIMIZER_STEP:
-            variable = self.store.variables.get(name)
-            if variable is None or any(variable is known for _, known in self._steps):
-                variable = self._transient(next_creator, name, kwargs)
+            variable = self._transient(next_creator, name, kwargs)
             self._steps.append((name, variable))
             return variable
         metric = variable_store.is_metric(kwargs.get("synchronization"), kwargs.get("aggregation"))
-        if origin is Origin.OPTIMIZER_SETTING or (metric and self.mode != "EVAL"):
+        evaluating = self.mode == "EVAL"
+        if origin is Origin.OPTIMIZER_SETTING or (metric and not evaluating):
             return self._transient(next_creator, name, kwargs)
+        slot = origin is Origin.OPTIMIZER_SLOT
         if name in self.requested:
-            raise ValueError(self._asked_twice(name))
-        self.requested[name] = self.store.obtain(next_creator, name, kwargs, self.mode)
-        return self.requested[name]
+            if not (slot and self._applying):
+                raise ValueError(self._asked_twice(name))
+            name = self._numbered(name)
+        local = evaluating and (metric or slot or kwargs.get("trainable") is False)
+        variable = self.store.obtain(next_creator, name, kwargs, local=local, saved=not metric)
+        self.requested[name] = variable
+        if slot:
+            self._slots.add(id(variable))
+        return variable
+
+    def _numbered(self, name: str) -> str:
+        """A free name; tf_keras' Adafactor asks for one name twice for each bias."""
+        number = 1
+        while f"{name}_{number}" in self.requested:
+            number += 1
+        return f"{name}_{number}"
 
     def _transient(
         self, next_creator: Callable[..., tf.Variable], name: str, kwargs: dict[str, Any]

@@ -10,7 +10,7 @@ import pgest
 
 def make_agent(model_fn=models.policy_gradient, memory=None, seed=0, **arguments):
     config = pgest.RunConfig(tf_random_seed=seed, log_step_count_steps=None)
-    memory = memory or pgest.BatchMemory(batch_size=64)
+    memory = pgest.BatchMemory(batch_size=64) if memory is None else memory
     return pgest.PGAgent(model_fn, memory, config=config, **arguments)
 
 

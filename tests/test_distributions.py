@@ -1,4 +1,4 @@
-"""distributions: probabilities by hand and by integration, masks, nests, noise, and Stable-Baselines3."""
+"""distributions: numbers by hand and by integration, masks, nests, and Stable-Baselines3."""
 
 import math
 
@@ -7,49 +7,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
+from distribution_families import SEED, close, every_family, normal
 from gymnasium import spaces
 
 from pgest import distributions
 from pgest.distributions import noise
 
 tfd = tfp.distributions
-SEED = (3, 4)
-
-
-def normal(shape, seed=0, scale=1.0):
-    return tf.constant(np.random.default_rng(seed).normal(0, scale, shape).astype(np.float32))
-
-
-def every_family(batch=3, seed=0):
-    """One distribution a family, with parameters drawn from the seed, by name."""
-    low, high = np.array([-2.0, 0.5], np.float32), np.array([1.0, 4.0], np.float32)
-    first, second = normal([batch, 2], seed), normal([batch, 2], seed + 1, 0.3)
-    discrete = distributions.categorical(normal([batch, 4], seed))
-    binary = distributions.bernoulli(normal([batch, 3], seed))
-    squashed = distributions.squashed_gaussian(first, second, low, high)
-    return {
-        "categorical": discrete,
-        "multi_categorical": distributions.multi_categorical(normal([batch, 6], seed), [2, 4]),
-        "bernoulli": binary,
-        "gaussian": distributions.gaussian(first, second),
-        "squashed_gaussian": squashed,
-        "beta": distributions.beta(first, second, low, high),
-        "joint": distributions.JointDistribution(
-            {"arm": squashed, "legs": (discrete, {"deep": binary})}
-        ),
-    }
 
 
 FAMILIES = list(every_family())
 each_family = pytest.mark.parametrize("family", FAMILIES)
-
-
-def close(actual, expected, tolerance=1e-5):
-    tf.nest.map_structure(
-        lambda a, e: np.testing.assert_allclose(a, e, rtol=tolerance, atol=tolerance),
-        actual,
-        expected,
-    )
 
 
 class TestEveryFamily:
@@ -106,14 +74,6 @@ class TestEveryFamily:
         close(tf.function(measures, jit_compile=True)(seed), eager, 1e-4)
 
     @each_family
-    def test_tfp_sampling_is_a_function_of_the_seed_under_xla(self, family):
-        @tf.function(jit_compile=True)
-        def sample(seed):
-            return every_family()[family].sample(seed=seed)
-
-        close(sample(tf.constant(SEED)), sample(tf.constant(SEED)), 0)
-
-    @each_family
     def test_leaves_a_traced_function_and_comes_back(self, family):
         distribution = every_family()[family]
         returned = tf.function(lambda: every_family()[family])()
@@ -121,24 +81,30 @@ class TestEveryFamily:
         close(returned.log_prob(action), distribution.log_prob(action))
         close(returned.mode(), distribution.mode())
 
-    @each_family
-    def test_other_leading_axes(self, family):
-        """[T, B] batches, as recurrent models have."""
-        flat = every_family(batch=6)[family]
-        action = flat.sample(seed=SEED)
-
-        def time_first(tensor):
-            return tf.reshape(tensor, [2, 3, *tensor.shape[1:]])
-
-        space, parameters = {
-            "categorical": (spaces.Discrete(4), normal([6, 4])),
-            "multi_categorical": (spaces.MultiDiscrete([2, 4]), normal([6, 6])),
-            "bernoulli": (spaces.MultiBinary(3), normal([6, 3])),
-        }.get(family, (None, None))
-        if space is None:
-            pytest.skip("covered by the elementwise families' shapes")
-        folded = distributions.from_parameters(space, time_first(parameters))
-        close(folded.log_prob(time_first(action)), time_first(flat.log_prob(action)))
+    @pytest.mark.parametrize(
+        ("space", "sizes"),
+        [
+            (spaces.Discrete(4), 4),
+            (spaces.MultiDiscrete([2, 4]), 6),
+            (spaces.MultiBinary([2, 2]), 4),
+            (spaces.Box(-1, 1, (2, 2)), (4, 4)),
+        ],
+        ids=str,
+    )
+    @pytest.mark.parametrize("box", ["gaussian", "squashed_gaussian", "beta"])
+    def test_other_leading_axes(self, space, sizes, box):
+        """A batch [T, B], as recurrent models have."""
+        flat = tf.nest.map_structure(lambda size: normal([6, size], seed=size), sizes)
+        time_first = tf.nest.map_structure(lambda part: tf.reshape(part, [2, 3, -1]), flat)
+        flat, time_first = (
+            distributions.from_parameters(space, parameters, box=box)
+            for parameters in (flat, time_first)
+        )
+        assert time_first.batch_shape == [2, 3]
+        action = time_first.sample(seed=SEED)
+        flat_action = tf.reshape(action, [6, *action.shape[2:]])
+        close(tf.reshape(time_first.log_prob(action), [6]), flat.log_prob(flat_action))
+        close(tf.reshape(time_first.entropy(), [6]), flat.entropy())
 
 
 class TestCategoricalFamilies:
@@ -203,30 +169,15 @@ class TestMasks:
         close(distribution.entropy(), [math.log(3), 0])
         close(distribution.kl_divergence(distribution), [0, 0])
 
-    @pytest.mark.parametrize("jit_compile", [False, True])
-    def test_masked_actions_are_never_sampled(self, jit_compile):
-        @tf.function(jit_compile=jit_compile)
-        def draw(seed):
-            distribution = distributions.categorical(normal([2, 4], scale=5), mask=self.MASK)
-            return tf.concat(
-                [
-                    distribution.sample(5000, seed=seed),
-                    distributions.sample(
-                        tfd.BatchBroadcast(distribution, [5000, 2])
-                        if False
-                        else distributions.categorical(
-                            tf.tile(normal([1, 2, 4], scale=5), [5000, 1, 1]),
-                            mask=np.tile(self.MASK, [5000, 1, 1]),
-                        ),
-                        seed,
-                    ),
-                ],
-                axis=0,
-            )
-
-        draws = draw(tf.constant(SEED)).numpy()
-        assert set(draws[:, 0]) <= {0, 2, 3}
-        assert set(draws[:, 1]) == {2}
+    def test_masked_actions_are_never_sampled(self):
+        distribution = distributions.categorical(normal([2, 4], scale=5), mask=self.MASK)
+        uniform = noise.uniform([5000, *distributions.noise_shape(distribution)], SEED)
+        for draws in (
+            distribution.sample(5000, seed=SEED).numpy(),
+            distributions.sample_with_noise(distribution, uniform).numpy(),
+        ):
+            assert set(draws[:, 0]) <= {0, 2, 3}
+            assert set(draws[:, 1]) == {2}
 
     def test_of_a_multi_discrete_in_a_row_or_in_parts(self):
         row = np.array([[True, False, False, True, True]])
@@ -288,8 +239,8 @@ class TestBoundedFamilies:
         assert integral(density, -1, 4) == pytest.approx(1, abs=2e-3)
 
     def test_the_squashed_density_by_hand(self):
-        # At x = 0 on [-1, 1]: tanh'(0) = 1, so the density is the Gaussian's, 1 / sqrt(2 pi). On [-3, 3]
-        # it is a third of that.
+        # At x = 0 on [-1, 1]: tanh'(0) = 1, so the density is the Gaussian's, 1 / sqrt(2 pi). On
+        # [-3, 3] it is a third of that.
         for half_width in (1.0, 3.0):
             distribution = distributions.SquashedNormal([0.0], [1.0], -half_width, half_width)
             expected = 1 / math.sqrt(2 * math.pi) / half_width
@@ -330,7 +281,8 @@ class TestBoundedFamilies:
     @pytest.mark.parametrize(("loc", "scale"), [(0, 0.1), (0, 1), (2, 1), (0.5, 3), (-1, 5)])
     def test_the_squashed_entropy_is_the_integral(self, loc, scale):
         distribution = distributions.SquashedNormal([float(loc)], [float(scale)], -2.0, 2.0)
-        # E[-log p(y)] over the unsquashed Gaussian, in float64, with log p(y) = log N(x) - log(2 (1 - tanh^2 x)).
+        # E[-log p(y)] over the unsquashed Gaussian, in float64, where
+        # log p(y) = log N(x) - log(2 (1 - tanh^2 x)).
         x = loc + scale * np.linspace(-10, 10, 100_001)
         weight = np.exp(-(((x - loc) / scale) ** 2) / 2)
         log_normal = -(((x - loc) / scale) ** 2) / 2 - math.log(scale * math.sqrt(2 * math.pi))
@@ -340,7 +292,8 @@ class TestBoundedFamilies:
         assert float(distribution.entropy()[0]) == pytest.approx(expected, abs=tolerance)
 
     def test_the_beta_mode_by_hand(self):
-        # (3 - 1) / (3 + 2 - 2) = 2/3 of the way; at concentrations of 1 every point is as good: the middle.
+        # (3 - 1) / (3 + 2 - 2) = 2/3 of the way; with concentrations of 1 all points are as
+        # good, and it is the middle.
         distribution = distributions.BoundedBeta([3.0, 1.0], [2.0, 1.0], -1.0, 1.0)
         close(distribution.mode(), [1 / 3, 0])
 
@@ -495,177 +448,6 @@ class TestActionHead:
             distributions.action_head(spaces.Box(-1, 1, (2,)), normal([1, 4]), box="normal")
 
 
-class TestNoise:
-    @pytest.fixture(scope="class")
-    def uniform(self):
-        return noise.uniform([50_000, noise.BETA_NOISE], SEED)
-
-    def test_uniform_is_the_same_under_xla(self):
-        def draw(seed):
-            return noise.uniform([33, 7], seed), noise.split_seed(seed, 5)
-
-        close(tf.function(draw, jit_compile=True)(tf.constant(SEED)), draw(SEED), 0)
-
-    def test_uniform_moments(self, uniform):
-        assert 0 <= uniform.numpy().min() <= uniform.numpy().max() < 1
-        assert np.mean(uniform) == pytest.approx(1 / 2, abs=1e-3)
-        assert np.var(uniform) == pytest.approx(1 / 12, abs=1e-3)
-
-    def test_normal_moments(self, uniform):
-        draws = noise.normal(uniform[:, :2]).numpy()
-        assert draws.mean() == pytest.approx(0, abs=0.02)
-        assert draws.var() == pytest.approx(1, abs=0.03)
-        assert np.mean(draws**4) == pytest.approx(3, abs=0.15)
-
-    @pytest.mark.parametrize("concentration", [0.3, 1.0, 2.5, 40.0])
-    def test_gamma_moments(self, uniform, concentration):
-        # Mean and variance of a gamma of rate 1 are its concentration; the third central moment twice that.
-        draws = noise.gamma(
-            tf.fill([50_000], concentration), uniform[:, : noise.GAMMA_NOISE]
-        ).numpy()
-        deviation = math.sqrt(concentration)
-        assert draws.mean() == pytest.approx(concentration, abs=0.02 * deviation)
-        assert draws.var() == pytest.approx(concentration, rel=0.05)
-        third = np.mean((draws - concentration) ** 3)
-        assert third == pytest.approx(2 * concentration, rel=0.15, abs=0.1 * deviation**3)
-
-    def test_beta_moments(self, uniform):
-        # Beta(2, 3): mean 2/5, variance 2 * 3 / (25 * 6) = 0.04.
-        draws = noise.beta(tf.fill([50_000], 2.0), tf.fill([50_000], 3.0), uniform).numpy()
-        assert draws.mean() == pytest.approx(0.4, abs=0.004)
-        assert draws.var() == pytest.approx(0.04, rel=0.03)
-
-    @pytest.mark.parametrize("extreme", [0.0, 1.0])
-    def test_extreme_noise_is_harmless(self, extreme):
-        for distribution in every_family().values():
-            uniform = tf.fill(distributions.noise_shape(distribution).as_list(), extreme)
-            action = distributions.sample_with_noise(distribution, uniform)
-            for part in tf.nest.flatten(action):
-                assert np.isfinite(part.numpy().astype(np.float32)).all()
-
-
-class TestPortable:
-    @each_family
-    def test_samples_follow_the_distribution(self, family):
-        """The mean log-probability of samples is minus the entropy."""
-        rows = 20_000
-        alone = every_family(batch=1)[family]
-        many = tf.function(lambda: every_family(batch=1)[family])()
-        del many
-        shape = [rows, distributions.noise_size(alone)]
-        uniform = noise.uniform([rows, 1, shape[1]], SEED)
-        draws = tf.map_fn(
-            lambda row: distributions.sample_with_noise(alone, row),
-            uniform[:2000],
-            fn_output_signature=tf.nest.map_structure(
-                lambda part: tf.TensorSpec(part.shape, part.dtype), alone.sample(seed=SEED)
-            ),
-        )
-        log_prob = alone.log_prob(draws).numpy()[:, 0]
-        spread = log_prob.std() / math.sqrt(len(log_prob))
-        assert abs(-log_prob.mean() - float(alone.entropy()[0])) < 5 * spread + 2e-3
-
-    @each_family
-    def test_mode_is_the_distributions(self, family):
-        distribution = every_family()[family]
-        close(distributions.mode(distribution), distribution.mode())
-
-    @each_family
-    def test_a_sample_is_the_noise_of_its_seed(self, family):
-        distribution = every_family()[family]
-        uniform = noise.uniform(distributions.noise_shape(distribution), SEED)
-        close(
-            distributions.sample(distribution, SEED),
-            distributions.sample_with_noise(distribution, uniform),
-            0,
-        )
-
-    def test_parameters(self):
-        families = every_family()
-        names = {name: sorted(distributions.parameters(d)) for name, d in families.items()}
-        assert names == {
-            "categorical": ["logits"],
-            "multi_categorical": ["logits"],
-            "bernoulli": ["logits"],
-            "gaussian": ["loc", "scale"],
-            "squashed_gaussian": ["high", "loc", "low", "scale"],
-            "beta": ["concentration0", "concentration1", "high", "low"],
-            "joint": [
-                "arm/high",
-                "arm/loc",
-                "arm/low",
-                "arm/scale",
-                "legs/0/logits",
-                "legs/1/deep/logits",
-            ],
-        }
-        for distribution in families.values():
-            for tensor in distributions.parameters(distribution).values():
-                assert tensor.shape[0] == 3
-
-    def test_of_tfp_distributions_that_users_make(self):
-        loc = normal([3, 2])
-        diagonal = tfd.MultivariateNormalDiag(loc, tf.ones([3, 2]))
-        squashed = tfd.TransformedDistribution(
-            tfd.Independent(tfd.Normal(loc, 1.0), 1), tfp.bijectors.Tanh()
-        )
-        by_probability = tfd.Categorical(probs=[[0.2, 0.8]])
-        fixed = tfd.Deterministic(loc)
-        for distribution in (diagonal, squashed, by_probability, fixed):
-            action = distributions.sample(distribution, SEED)
-            assert np.isfinite(distribution.log_prob(action)).all()
-        close(distributions.mode(squashed), np.tanh(loc))
-        close(distributions.mode(diagonal), loc)
-
-    def test_an_unknown_family_names_the_known(self):
-        with pytest.raises(
-            TypeError, match="Poisson has no form.*known are.*Categorical.*register"
-        ):
-            distributions.noise_size(tfd.Poisson([1.0]))
-
-    def test_an_unknown_family_still_samples(self):
-        assert distributions.sample(tfd.Poisson([1.0]), SEED).shape == [1]
-
-    def test_a_family_of_ones_own(self):
-        class Uniform(tfd.Uniform):
-            pass
-
-        distributions.register(
-            Uniform,
-            distributions.PortableForm(
-                parameters=lambda d: {"low": d.low, "high": d.high},
-                noise_per_element=lambda d: 1,
-                sample=lambda d, u: d.low + (d.high - d.low) * u[..., 0],
-                mode=lambda d: d.mean(),
-            ),
-        )
-        action = distributions.sample_with_noise(Uniform([2.0], [4.0]), tf.constant([[0.25]]))
-        assert action.numpy().tolist() == [2.5]
-
-    @pytest.mark.slow
-    @each_family
-    def test_converts_to_tflite_without_other_operations(self, family):
-        """And the converted graph gives what TensorFlow gives."""
-        noise_size = distributions.noise_size(every_family()[family])
-
-        @tf.function(input_signature=[tf.TensorSpec([3, noise_size], name="noise")])
-        def sample(uniform):
-            distribution = every_family()[family]
-            action = distributions.sample_with_noise(distribution, uniform)
-            parts = tf.nest.flatten((action, distributions.mode(distribution)))
-            return {f"part_{index}": part for index, part in enumerate(parts)}
-
-        converter = tf.lite.TFLiteConverter.from_concrete_functions(
-            [sample.get_concrete_function()], sample
-        )
-        interpreter = tf.lite.Interpreter(model_content=converter.convert())
-        uniform = noise.uniform([3, noise_size], SEED)
-        runner = interpreter.get_signature_runner()
-        converted = runner(noise=uniform.numpy())
-        for name, part in sample(uniform).items():
-            np.testing.assert_allclose(converted[name], part, rtol=1e-4, atol=1e-4)
-
-
 class TestAgainstStableBaselines3:
     """Log-probability and entropy of its distributions on the same parameters."""
 
@@ -713,7 +495,7 @@ class TestAgainstStableBaselines3:
 
     def test_squashed_gaussian(self, sb3, torch):
         loc, log_std = normal([64, 3], scale=0.5), normal([3], 1, 0.3) - 1
-        # Its log-probability adds 1e-6 inside a logarithm; without that it would be 1e-5 off near the bounds.
+        # By default it adds 1e-6 inside a logarithm, which shows near the bounds.
         theirs = sb3.SquashedDiagGaussianDistribution(3, epsilon=0.0)
         theirs.proba_distribution(*(torch.as_tensor(x.numpy()) for x in (loc, log_std)))
         ours = distributions.squashed_gaussian(loc, log_std, -1.0, 1.0)

@@ -33,7 +33,9 @@ class Counter(graph_environments.GraphEnvironment):
         )
 
     def start(self, seed):
-        hundred = 100.0 * tf.cast(stateless_noise.integers(seed, [self.num_envs], bound=2), tf.float32)
+        hundred = 100.0 * tf.cast(
+            stateless_noise.integers(seed, [self.num_envs], bound=2), tf.float32
+        )
         return {"count": hundred, "start": hundred}
 
     def advance(self, simulation, action, seed):
@@ -52,9 +54,7 @@ def roll(env, actions, seed=0):
     states, transitions = [], []
     for timestep, action in enumerate(actions):
         states.append(state)
-        state, transition = env.step(
-            state, tf.constant(action), tf.constant([seed, timestep + 1])
-        )
+        state, transition = env.step(state, tf.constant(action), tf.constant([seed, timestep + 1]))
         transitions.append(transition)
     return transitions, states
 
@@ -77,9 +77,17 @@ def compiled_rollout(env, actions, jit_compile):
     @tf.function(jit_compile=jit_compile, autograph=False)
     def run(seed):
         def body(timestep, state, arrays):
-            state, given = env.step(state, tf.constant(actions)[timestep], tf.stack([seed, timestep]))
-            written = (given.observation, given.reward, given.terminated, given.truncated,
-                       given.next_observation, given.progress.total)
+            state, given = env.step(
+                state, tf.constant(actions)[timestep], tf.stack([seed, timestep])
+            )
+            written = (
+                given.observation,
+                given.reward,
+                given.terminated,
+                given.truncated,
+                given.next_observation,
+                given.progress.total,
+            )
             arrays = tuple(a.write(timestep, x) for a, x in zip(arrays, written, strict=True))
             return timestep + 1, state, arrays
 

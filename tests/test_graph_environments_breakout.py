@@ -97,8 +97,14 @@ def recorded_games(steps):
             action = tf.where(wanted < 0, chase, wanted)
             state, given = env.step(state, action, tf.stack([1, timestep]))
             side = tf.equal(state.simulation.ball_column, 9)
-            written = (action, side, given.next_observation, given.observation, given.reward,
-                       given.terminated)
+            written = (
+                action,
+                side,
+                given.next_observation,
+                given.observation,
+                given.reward,
+                given.terminated,
+            )
             arrays = [a.write(timestep, x[0]) for a, x in zip(arrays, written, strict=True)]
             return timestep + 1, state, arrays
 

@@ -1,4 +1,4 @@
-"""losses.py: numbers derived by hand, relations between losses, and Stable-Baselines3's formulas."""
+"""losses.py: numbers derived by hand, relations, and the formulas of Stable-Baselines3."""
 
 import math
 

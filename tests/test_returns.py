@@ -28,7 +28,7 @@ def random_rollout(length, num_envs, seed, end_probability=0.2):
 
 
 def consistent(rollout):
-    """The same where the next value within an episode is the next row's value, as it is in truth."""
+    """The same with the next row's value for next value within an episode, as it is in truth."""
     values, next_values = rollout["values"], rollout["next_values"].copy()
     going_on = ~rollout["ended"][:-1]
     next_values[:-1][going_on] = values[1:][going_on]
@@ -55,7 +55,8 @@ class TestDiscountedReturns:
     def test_by_hand_over_two_episodes(self):
         # discount 0.5; rows 0-2: terminated at row 2, so its next value 100 counts for nothing:
         #   G2 = 4, G1 = 2 + 0.5 * 4 = 4, G0 = 1 + 0.5 * 4 = 3.
-        # Rows 3-4: truncated at row 4 with next value 6: G4 = 1 + 0.5 * 6 = 4, G3 = 2 + 0.5 * 4 = 4.
+        # Rows 3-4: truncated at row 4 with next value 6:
+        #   G4 = 1 + 0.5 * 6 = 4, G3 = 2 + 0.5 * 4 = 4.
         # Row 5: cut by the end of the batch with next value 8: G5 = 1 + 0.5 * 8 = 5.
         result = returns.discounted_returns(
             column(1.0, 2.0, 4.0, 2.0, 1.0, 1.0),
@@ -83,9 +84,9 @@ class TestDiscountedReturns:
 class TestGae:
     def test_by_hand(self):
         # discount 0.5, lambda 0.5, so a row passes on a quarter of the next row's advantage.
-        # Row 2 is truncated with next value 4:  delta2 = 1 + 0.5 * 4 - 2 = 1,   A2 = 1.
-        # Row 1 goes on, next value 2:           delta1 = 3 + 0.5 * 2 - 1 = 3,   A1 = 3 + 1 / 4 = 3.25.
-        # Row 0 terminated, next value ignored:  delta0 = 2 - 1 = 1,             A0 = 1.
+        # Row 2 is truncated with next value 4: delta2 = 1 + 0.5 * 4 - 2 = 1, A2 = 1.
+        # Row 1 goes on, next value 2: delta1 = 3 + 0.5 * 2 - 1 = 3, A1 = 3 + 1 / 4 = 3.25.
+        # Row 0 terminated, next value ignored: delta0 = 2 - 1 = 1, A0 = 1.
         result = returns.gae(
             column(2.0, 3.0, 1.0),
             column(1.0, 1.0, 2.0),
@@ -137,7 +138,7 @@ class TestGae:
 
 
 class TestAgainstStableBaselines3:
-    """Its buffer wants values of terminal observations added to the reward; ours takes them as they are."""
+    """Its buffer wants the value after a truncation in the reward; ours takes both as they are."""
 
     @staticmethod
     def sb3_buffer(rollout, episode_starts, last_values, dones, gae_lambda):
@@ -309,7 +310,7 @@ class TestExplainedVariance:
     def test_by_hand(self):
         target = tf.constant([0.0, 2.0])
         assert float(returns.explained_variance(tf.constant([1.0, 1.0]), target)) == 0
-        # Residuals 1 and -1 apart from their mean have variance 1, as the target has: nothing gained.
+        # Residuals -2 and 2 have variance 4, the target has 1: 1 - 4 / 1.
         assert float(returns.explained_variance(tf.constant([2.0, 0.0]), target)) == -3
 
     def test_a_constant_target_is_nan(self):

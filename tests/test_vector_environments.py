@@ -238,6 +238,38 @@ def test_only_resets_of_everything_are_seeded_where_one_seed_is_all_there_is():
     assert options["reset_mask"].tolist() == [False, True]
 
 
+def test_a_reset_of_everything_forgets_the_resets_that_were_due():
+    view = environments.view(sync(lambda: CountingEnv(1), 2, AutoresetMode.NEXT_STEP), seed=0)
+    view.observe()
+    assert view.step(np.zeros(2, np.int64)).terminated.all()
+    view.reset()
+    assert view.observe()[:, 0].tolist() == [0, 0]
+    assert view.step(np.zeros(2, np.int64)).acted.all()
+
+
+def test_nothing_of_an_ignored_step_counts_whatever_the_environment_says():
+    class Careless(VectorEnv):
+        metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
+        num_envs = 2
+        single_observation_space = spaces.Discrete(2)
+        single_action_space = spaces.Discrete(2)
+
+        def reset(self, *, seed=None, options=None):
+            return np.zeros(2, np.int64), {}
+
+        def step(self, actions):
+            return actions, np.ones((2, 1)), np.array([False, True]), np.zeros(2, bool), {}
+
+    view = environments.view(Careless(), seed=0)
+    steps = []
+    for _ in range(3):
+        view.observe()
+        transition = view.step(np.zeros(2, np.int64))
+        assert transition.reward.shape == (2,)
+        steps.append((transition.acted[1], transition.reward[1], transition.terminated[1]))
+    assert steps == [(True, 1, True), (False, 0, False), (True, 1, True)]
+
+
 @pytest.mark.parametrize("what", ["raise", "observation nan", "reward inf", "raise in reset"])
 @pytest.mark.parametrize("mode", MODES)
 def test_failures_name_the_environment_where_gymnasium_tells(what, mode):

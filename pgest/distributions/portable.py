@@ -117,7 +117,7 @@ def sample_with_noise(distribution: tfd.Distribution, uniform: tf.Tensor) -> Any
 
     Args:
         distribution: see `parameters`.
-        uniform: float `[*batch, noise_size(distribution)]` in [0, 1).
+        uniform: float `[*batch, noise_size(distribution)]` in [0, 1); axes in front are of samples.
 
     Returns:
         An action, of the distribution's shape, dtype and structure.

@@ -173,12 +173,13 @@ class Breakout(graph_environment.GraphEnvironment):
         ball = simulation.ball_row * _SIZE + simulation.ball_column
         trail = simulation.trail_row * _SIZE + simulation.trail_column
         # One comparison of the whole image for each channel, against a table that can match in
-        # that channel only: four times as fast in XLA as stacking four images.
+        # that channel only. All of it flat, the shape last: XLA vectorises a loop over 400 numbers,
+        # and not one over 10 × 10 × 4.
         image = tf.not_equal(tf.bitwise.bitwise_and(simulation.bricks[:, tf.newaxis], _BRICKS), 0)
         for channel, position in enumerate((paddle, ball, trail)):
             image |= tf.equal(position[:, tf.newaxis], _CELLS[channel])
-        image = tf.reshape(image, [self.num_envs, _SIZE, _SIZE, 4])
-        return tf.cast(image, self.observation_dtype)
+        image = tf.cast(image, self.observation_dtype)
+        return tf.reshape(image, [self.num_envs, _SIZE, _SIZE, 4])
 
 
 def _brick_bit(row: tf.Tensor, column: tf.Tensor) -> tf.Tensor:

@@ -102,8 +102,7 @@ class CartPole(graph_environment.GraphEnvironment):
         pole = self.POLE_MASS * self.HALF_LENGTH
         push = (force + pole * tf.square(angular_velocity) * sine) / self.TOTAL_MASS
         angular_acceleration = (self.GRAVITY * sine - cosine * push) / (
-            self.HALF_LENGTH
-            * (4.0 / 3.0 - self.POLE_MASS * tf.square(cosine) / self.TOTAL_MASS)
+            self.HALF_LENGTH * (4.0 / 3.0 - self.POLE_MASS * tf.square(cosine) / self.TOTAL_MASS)
         )
         acceleration = push - pole * angular_acceleration * cosine / self.TOTAL_MASS
         moved = CartPoleState(

@@ -57,7 +57,7 @@ class Transition(NamedTuple):
     terminated: tf.Tensor
     """bool `[B]`: the environment's own end; nothing can be gained after it."""
     truncated: tf.Tensor
-    """bool `[B]`: the time limit was reached; true beside `terminated` where both happen at once."""
+    """bool `[B]`: the time limit was reached; both are true where both happen at once."""
     next_observation: Nest
     """`[B, …]`: what the action led to; the true last observation where the episode ended."""
     progress: EpisodeProgress
@@ -65,7 +65,7 @@ class Transition(NamedTuple):
 
     @property
     def ended(self) -> tf.Tensor:
-        """bool `[B]`: terminated or truncated."""
+        """Says where the episode is over: bool `[B]`, terminated or truncated."""
         return self.terminated | self.truncated
 
 
@@ -81,7 +81,8 @@ class GraphEnvironment(abc.ABC):
     The base makes of them `initial` and `step`, with what every environment needs: automatic reset
     in the same step (gymnasium's SAME_STEP), the true last observation, the time limit apart from
     termination, episode statistics. All functions must be pure (no variables, no Python state) and
-    keep shapes and dtypes, so that XLA can compile them into a loop.
+    keep shapes and dtypes, so that XLA can compile them into a loop. States of many `[B]` tensors
+    (a named tuple) run faster than one `[B, n]` tensor, whose columns XLA does not vectorise.
 
     Args:
         observation_space: of one environment, without B.
@@ -101,8 +102,9 @@ class GraphEnvironment(abc.ABC):
         >>> from pgest.graph_environments import GraphEnvironment
         >>> class Walk(GraphEnvironment):
         ...     def __init__(self, num_envs=1):
-        ...         super().__init__(gymnasium.spaces.Box(-3, 3, (1,)), gymnasium.spaces.Discrete(2),
-        ...                          num_envs=num_envs, max_episode_steps=20)
+        ...         super().__init__(
+        ...             gymnasium.spaces.Box(-3, 3, (1,)), gymnasium.spaces.Discrete(2),
+        ...             num_envs=num_envs, max_episode_steps=20)
         ...     def start(self, seed):
         ...         return tf.zeros([self.num_envs])
         ...     def advance(self, simulation, action, seed):
@@ -113,7 +115,8 @@ class GraphEnvironment(abc.ABC):
         >>> walk = Walk(num_envs=2)
         >>> state = walk.initial(tf.constant([0, 0]))
         >>> for timestep in range(3):
-        ...     state, transition = walk.step(state, tf.constant([1, 0]), tf.constant([0, timestep]))
+        ...     seed = tf.constant([0, timestep])
+        ...     state, transition = walk.step(state, tf.constant([1, 0]), seed)
         >>> transition.next_observation.numpy().tolist(), transition.observation.numpy().tolist()
         ([[3.0], [-3.0]], [[0.0], [0.0]])
         >>> transition.progress.total.numpy().tolist()
@@ -128,7 +131,10 @@ class GraphEnvironment(abc.ABC):
         num_envs: int = 1,
         max_episode_steps: int | None = None,
     ) -> None:
-        for name, space in (("observation_space", observation_space), ("action_space", action_space)):
+        for name, space in (
+            ("observation_space", observation_space),
+            ("action_space", action_space),
+        ):
             if not isinstance(space, gymnasium.Space):
                 raise TypeError(f"{name}={space!r}: expected a gymnasium.Space of one environment.")
         self.observation_space = observation_space
@@ -168,10 +174,10 @@ class GraphEnvironment(abc.ABC):
 
     @abc.abstractmethod
     def observe(self, simulation: Nest) -> Nest:
-        """Gives what the policy sees of B simulations, `[B, …]` in the observation space's dtype."""
+        """Gives what the policy sees, `[B, …]` in the observation space's dtype."""
 
     def action_mask(self, simulation: Nest) -> Nest | None:
-        """Gives which discrete actions are allowed, bool `[B, n]` (or a nest); None: all, always."""
+        """Gives which discrete actions are allowed, bool `[B, n]` or a nest; None: all."""
         del simulation
         return None
 
@@ -291,7 +297,7 @@ def _added(progress: EpisodeProgress, reward: tf.Tensor) -> EpisodeProgress:
 
 
 def _select(condition: tf.Tensor, chosen: Nest, otherwise: Nest) -> Nest:
-    """Takes the rows of `chosen` where `condition` (bool `[B]`) holds, else those of `otherwise`."""
+    """Takes rows of `chosen` where `condition` (bool `[B]`) holds, else those of `otherwise`."""
 
     def rows(true_rows: tf.Tensor, false_rows: tf.Tensor) -> tf.Tensor:
         mask = tf.reshape(condition, [-1] + [1] * (false_rows.shape.rank - 1))

@@ -122,9 +122,7 @@ class GraphVectorEnv(gymnasium.vector.VectorEnv[Any, Any, np.ndarray]):
                     f"actions of shape {action.shape}: expected {self.num_envs} rows, one for "
                     "each environment."
                 )
-        self._state, transition, mask = self._compiled_step(
-            self._state, actions, self._next_seed()
-        )
+        self._state, transition, mask = self._compiled_step(self._state, actions, self._next_seed())
         terminated, truncated = transition.terminated.numpy(), transition.truncated.numpy()
         infos = _mask_info(mask)
         ended = terminated | truncated
@@ -161,9 +159,7 @@ def _mask_info(mask: Nest | None) -> dict[str, Any]:
     return {} if mask is None else {"action_mask": _to_numpy(mask)}
 
 
-def _final_infos(
-    ended: np.ndarray, transition: graph_environment.Transition
-) -> dict[str, Any]:
+def _final_infos(ended: np.ndarray, transition: graph_environment.Transition) -> dict[str, Any]:
     """What `SyncVectorEnv` puts into infos where episodes ended, in SAME_STEP mode."""
     last = _to_numpy(transition.next_observation)
     final_observations = np.full(ended.shape, None, dtype=object)

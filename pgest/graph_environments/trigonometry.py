@@ -69,7 +69,7 @@ def computed_once(numbers: tf.Tensor) -> tf.Tensor:
     XLA repeats what it holds for cheap (sums, products, selections: a whole polynomial) in the
     kernel of every user, and once more for every column of a `tf.stack`. A division it holds for
     dear, so it keeps the quotient. The divisor here is always one, which only the machine-code
-    compiler finds out. MountainCar with 2048 environments runs 4 times as fast for it.
+    compiler finds out. Without it a loop over 2048 MountainCars takes half as long again.
 
     Args:
         numbers: float tensor of any shape.

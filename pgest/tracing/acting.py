@@ -65,6 +65,7 @@ class Actor:
         explore: bool = True,
     ):
         self._model = model
+        model.store.spaces = (observation_space, action_space)
         self._action_space = action_space
         self._explore = explore
         self.num_envs = num_envs

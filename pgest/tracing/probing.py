@@ -8,6 +8,7 @@ graph has to be cut down to what is wanted.
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from pgest import model_fn as model_fn_lib
+from pgest.tracing import dependencies, programs
 from pgest.tracing import model as model_lib
 
 Modes = model_fn_lib.Modes
@@ -69,10 +71,13 @@ def trace(model: model_lib.Model, features: Any, labels: Any, mode: Modes) -> Pr
 def check_log_probabilities(
     model: model_lib.Model, features: dict[str, Any], labels: dict[str, Any]
 ) -> set[str]:
-    """Raises unless TRAIN's distribution gives back the log-probabilities of acting.
+    """Raises unless TRAIN's distribution is the one that acted.
+
+    It is when it gives back the log-probabilities of acting and depends on no weight that acting
+    does not use. (Heads that start at zero give the same probabilities whatever their inputs.)
 
     Args:
-      model: after PREDICT and TRAIN were traced.
+      model: after acting and TRAIN were traced.
       features: of the first batch.
       labels: of the first batch; `log_prob` among them.
 
@@ -80,45 +85,87 @@ def check_log_probabilities(
       The types of all operations of the TRAIN trace.
 
     Raises:
-      LogProbabilityMismatchError: they differ by more than 1e-4; it lists each mode's variables.
+      LogProbabilityMismatchError: they differ by more than 1e-4, or other weights are used; it
+        lists each mode's variables. Where Dropout, BatchNorm or the like stand between, a
+        difference only warns.
     """
     used = dict(model.used)
     pruned = trace(model, features, labels, Modes.TRAIN)
     model.used = used
     distribution = pruned.spec.distribution
-    types = {node.op for node in pruned.wrapped.graph.as_graph_def().node}
+    types = programs.operation_types(pruned.wrapped)
     if distribution is None or "log_prob" not in labels:
         return types
     with pruned.wrapped.graph.as_default():
         log_prob = tf.convert_to_tensor(distribution.log_prob(pruned.inputs[1]["action"]))
+    needs = dependencies.Dependencies(log_prob)
+    _check_weights(model, needs)
     training = pruned.fetch(log_prob, features, labels).numpy()
-    acting = np.asarray(labels["log_prob"])
-    difference = float(np.max(np.abs(training - acting))) if acting.size else 0.0
-    if difference <= _TOLERANCE * max(1.0, float(np.max(np.abs(acting)))):
+    difference = _difference(training, np.asarray(labels["log_prob"]))
+    if difference <= _TOLERANCE:
         return types
-    graph = pruned.program(log_prob).graph
-    between = sorted({op.type for op in graph.get_operations() if _is_random(op.type)})
-    if between:
-        import warnings
-
-        warnings.warn(
-            f"On the first batch TRAIN's log-probabilities differ from those of acting by up to "
-            f"{difference:.3g}, through {', '.join(between)} (Dropout, BatchNorm or the like in "
-            "the policy). Probability ratios will not start at 1.",
-            stacklevel=2,
+    between = _between(model, needs)
+    if not between:
+        raise LogProbabilityMismatchError(
+            "On the first batch, before any update, TRAIN's distribution gives log-probabilities "
+            f"that differ from those of acting by up to {difference:.3g} (shapes {training.shape} "
+            f"and {tuple(labels['log_prob'].shape)}). {_advice(model)}"
         )
-        return types
-    raise LogProbabilityMismatchError(
-        f"On the first batch, before any update, TRAIN's distribution gives log-probabilities "
-        f"that differ from those of acting by up to {difference:.3g} (shape {training.shape}): it "
-        "is not the policy that acted. Most often the modes build layers in another order, so "
+    warnings.warn(
+        f"On the first batch TRAIN's log-probabilities differ from those of acting by up to "
+        f"{difference:.3g}, through {', '.join(between)} (Dropout, BatchNorm or the like in "
+        "the policy). Probability ratios will not start at 1.",
+        stacklevel=2,
+    )
+    return types
+
+
+def _check_weights(model: model_lib.Model, needs: dependencies.Dependencies) -> None:
+    acting = [mode for mode in model_fn_lib.ACTING if mode in model.used]
+    if not acting:
+        return
+    acted = {name for mode in acting for name in model.used[mode]}
+    weights = {name: v for name, v in model.store.variables.items() if v.trainable}
+    others = sorted(needs.variables(weights) - acted)
+    if others:
+        raise LogProbabilityMismatchError(
+            f"TRAIN's distribution depends on {', '.join(others)}, which acting does not use. "
+            f"{_advice(model)}"
+        )
+
+
+def _difference(training: np.ndarray, acting: np.ndarray) -> float:
+    """The largest difference, relative to the largest log-probability where that exceeds 1."""
+    if training.shape != acting.shape:
+        return float("inf")
+    apart = ~((training == acting) | (np.isnan(training) & np.isnan(acting)))
+    if not apart.any():
+        return 0.0
+    finite = np.abs(acting[np.isfinite(acting)])
+    largest = max(1.0, float(finite.max())) if finite.size else 1.0
+    difference = float(np.max(np.abs(training[apart] - acting[apart]))) / largest
+    return float("inf") if np.isnan(difference) else difference
+
+
+def _advice(model: model_lib.Model) -> str:
+    return (
+        "It is not the policy that acted. Most often the modes build layers in another order, so "
         "that the names meet other variables; build the shared layers first, or put each part "
         f"into a pgest.scope(...). Variables by mode:\n{model.describe_modes()}"
     )
 
 
-def _is_random(operation_type: str) -> bool:
-    return "Random" in operation_type or "FusedBatchNorm" in operation_type
+def _between(model: model_lib.Model, needs: dependencies.Dependencies) -> list[str]:
+    """What makes TRAIN differ rightly: random operations, and layers with batch statistics."""
+    end = "/moving_mean"
+    used = model.used.get(Modes.TRAIN, ())
+    layers = {name[: -len(end)].rpartition("/")[2] for name in used if name.endswith(end)}
+    found = set()
+    for kind, name in needs.nodes():
+        if "Random" in kind:
+            found.add(kind)
+        found |= layers.intersection(name.split("/"))
+    return sorted(found)
 
 
 def has_summaries(operation_types: Sequence[str] | set[str]) -> bool:
@@ -130,4 +177,4 @@ def _spec(leaf: Any) -> tf.TensorSpec:
     if isinstance(leaf, tf.TensorSpec):
         return leaf
     leaf = tf.convert_to_tensor(leaf)
-    return tf.TensorSpec([None, *leaf.shape[1:]], leaf.dtype)
+    return tf.TensorSpec(leaf.shape, leaf.dtype)

@@ -8,16 +8,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pgest import memory as memory_lib
 from pgest import model_fn as model_fn_lib
 from pgest import returns, update_config
 from pgest.tracing import model as model_lib
+from pgest.tracing import preparation as preparation_lib
 from pgest.tracing import programs
 
 Modes = model_fn_lib.Modes
-# What the loop writes besides the model's own predictions.
-_STORED = ("state", "action", "reward", "terminated", "truncated", "action_mask", "reset")
-_MADE = (memory_lib.CUT, memory_lib.BOOTSTRAP_VALUE, "policy_state")
 
 
 @dataclasses.dataclass
@@ -31,72 +28,6 @@ class Updated:
 
     metrics: dict[str, float]
     steps: int
-
-
-class Preparation:
-    """From a batch as the memory hands it over to features and labels, as tensors.
-
-    Args:
-      config: discount and the like.
-      recurrent: keep time first, `[T, B, ...]`; else timesteps are flat, `[N, ...]`.
-    """
-
-    def __init__(self, config: update_config.UpdateConfig, recurrent: bool):
-        self._config = config
-        self._recurrent = recurrent
-
-    def __call__(self, batch: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict]:
-        """Returns features, labels and metrics of a batch with leaves `[T, B, ...]`."""
-        terminated, truncated = batch["terminated"], batch["truncated"]
-        done = tf.logical_or(terminated, truncated)
-        ended = tf.logical_or(done, batch[memory_lib.CUT])
-        labels = {
-            name: value for name, value in batch.items() if name not in (*_STORED, *_MADE)
-        }
-        labels |= {name: batch[name] for name in ("action", "reward", "terminated", "truncated")}
-        labels["done"] = done
-        labels |= self._targets(batch, ended)
-        metrics = {}
-        if "value" in batch:
-            metrics["value/explained_variance"] = returns.explained_variance(
-                batch["value"], labels["value_target"]
-            )
-        features = {"state": batch["state"]}
-        if "action_mask" in batch:
-            features["action_mask"] = batch["action_mask"]
-        if self._recurrent:
-            features["reset"], features["policy_state"] = batch["reset"], batch["policy_state"]
-        else:
-            features, labels = tf.nest.map_structure(_merge_time, (features, labels))
-        return features, labels, metrics
-
-    def _targets(self, batch: dict[str, Any], ended: tf.Tensor) -> dict[str, tf.Tensor]:
-        config, bootstrap = self._config, batch[memory_lib.BOOTSTRAP_VALUE]
-        sequence = (batch["reward"], batch["terminated"], ended)
-        if "value" not in batch:
-            reward_to_go = returns.discounted_returns(
-                *sequence, bootstrap, discount=config.discount
-            )
-            targets = {"advantage": reward_to_go, "value_target": reward_to_go}
-            return {"discount_reward": reward_to_go, **targets}
-        values = batch["value"]
-        following = tf.concat([values[1:], bootstrap[-1:]], axis=0)
-        next_values = tf.where(ended, bootstrap, following)
-        reward_to_go = returns.discounted_returns(*sequence, next_values, discount=config.discount)
-        advantage = returns.gae(
-            batch["reward"],
-            values,
-            next_values,
-            batch["terminated"],
-            ended,
-            discount=config.discount,
-            lambda_=config.gae_lambda,
-        )
-        return {
-            "discount_reward": reward_to_go,
-            "advantage": advantage,
-            "value_target": advantage + values,
-        }
 
 
 class UpdateGraph:
@@ -127,7 +58,7 @@ class UpdateGraph:
         self._model = model
         self._config = config
         self._recurrent = recurrent
-        self._prepare = Preparation(config, recurrent)
+        self._prepare = preparation_lib.Preparation(config, recurrent, model.counters)
         self._writer = writer
         horizon, num_envs = signature["reward"].shape
         self._minibatches = self._count_minibatches(horizon, num_envs)
@@ -136,6 +67,7 @@ class UpdateGraph:
         )
         self.names: tuple[str, ...] = ()
         self.hooks: tuple[Any, ...] = ()
+        self._after_batch: Any = None
         preparation = tf.function(self._prepare, autograph=False).get_concrete_function(signature)
         features, labels, _ = preparation.structured_outputs
         minibatch = tf.nest.map_structure(self._minibatch_spec, (features, labels))
@@ -201,6 +133,10 @@ class UpdateGraph:
             steps = tf.ones([], tf.int64)
         else:
             means, steps, moved = self._loop(features, labels, permutations, steps_left)
+        if self._after_batch is not None:
+            # After the last step: until then all of them see the statistics that acted.
+            with tf.control_dependencies([means, steps]):
+                self._after_batch(batch)
         self.names = (*self._step_names, *metrics)
         extra = [tf.cast(value, tf.float32) for value in metrics.values()]
         return tf.concat([means, tf.stack(extra)], 0) if extra else means, steps, moved
@@ -257,6 +193,7 @@ class UpdateGraph:
         step_variable = self._model.counters.variables["global_step"]
         before = step_variable.read_value()
         spec, build = self._call(features, labels)
+        self._after_batch = spec.after_batch
         self.hooks = (*spec.training_chief_hooks, *spec.training_hooks)
         metrics = {"loss": spec.loss, **spec.metrics, **build.metrics}
         divergence = tf.zeros([], tf.float32)
@@ -361,12 +298,3 @@ def _entropy(distribution: Any) -> tf.Tensor | None:
 
 def _operation(op: Any) -> Any:
     return getattr(op, "op", op)
-
-
-def _merge_time(leaf: tf.Tensor) -> tf.Tensor:
-    """`[T, B, ...]` to `[N, ...]`."""
-    shape = leaf.shape
-    size = -1 if None in shape[:2] else shape[0] * shape[1]
-    return tf.reshape(leaf, tf.concat([[size], tf.shape(leaf)[2:]], 0)) if None in shape[
-        2:
-    ] else tf.reshape(leaf, [size, *shape[2:]])

@@ -1,0 +1,278 @@
+"""The skeleton of the ready-made models: network, distribution, predictions, loss, train_op."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+
+from pgest import (
+    distributions,
+    losses,
+    networks,
+    normalization,
+    optimization,
+    schedules,
+    variables,
+)
+from pgest.model_fn import EstimatorSpec, Modes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PolicyGradientModel(abc.ABC):
+    """A model_fn object; subclasses say what the loss is.
+
+    A user subclasses a ready-made model and overrides `network`, `distribution`, `value` or
+    `loss`. Fields are hyper-parameters; those of them that the agent's `params` name are replaced
+    by what stands there. `learning_rate`, and every weight and range, may be a
+    `pgest.schedules.Schedule`.
+
+    Attributes:
+      learning_rate: of the optimizer.
+      clip_norm: the largest global norm of the gradients; None does not clip.
+      value_weight: of the value's loss, the mean squared error (no 1/2 in it).
+      entropy_weight: of the entropy, which the loss rewards.
+      value_clip_range: how far the value may move in one update; None lets it.
+      hidden_sizes: layers of the policy's network, and of the value's.
+      activation: after each of them.
+      cell: "lstm" or "gru" makes the model recurrent: a cell between the encoded observation and
+        the hidden layers; None leaves it out.
+      cell_size: units of the cell.
+      share_network: the value stands on the policy's network instead of one of its own.
+      box: of bounded or unbounded continuous actions: "gaussian", "squashed_gaussian", "beta".
+      state_dependent_std: see `distributions.action_head`.
+      initial_std: see `distributions.action_head`.
+      normalize_observation: running mean 0 and variance 1, clipped to +-10.
+      normalize_reward: rewards divided by the running standard deviation of the return, for
+        returns and advantages.
+      reward_discount: of that running return.
+    """
+
+    learning_rate: Any = 3e-4
+    clip_norm: float | None = 0.5
+    value_weight: Any = 0.5
+    entropy_weight: Any = 0.0
+    value_clip_range: Any = None
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    activation: networks.Activation = "tanh"
+    cell: str | None = None
+    cell_size: int = 64
+    share_network: bool = False
+    box: distributions.BoxFamily = "gaussian"
+    state_dependent_std: bool = False
+    initial_std: float = 1.0
+    normalize_observation: bool = False
+    normalize_reward: bool = False
+    reward_discount: float = 0.99
+
+    @property
+    def predicts_value(self) -> bool:
+        """Whether the model has a value to bootstrap and to build advantages from."""
+        return True
+
+    def __call__(
+        self,
+        features: Mapping[str, Any],
+        labels: Mapping[str, Any] | None,
+        mode: Modes,
+        params: Mapping[str, Any] | None = None,
+    ) -> EstimatorSpec:
+        """The model_fn."""
+        model = self.with_params(params)
+        # Network
+        normalizer = model._normalizer()
+        observation = features["state"] if normalizer is None else normalizer(features["state"])
+        hidden, policy_state = model.network(observation, features)
+        # Distribution
+        distribution = model.distribution(hidden, features)
+        value = model.value(hidden, observation, features) if model.predicts_value else None
+        # Predictions
+        predictions = {} if value is None else {"value": value}
+        scaler = model._reward_scaler(features)
+        if scaler is not None and mode == Modes.PREDICT:
+            predictions["reward_scale"] = scaler(tf.ones(tf.shape(value)[:1]))
+        if mode == Modes.PREDICT:
+            return EstimatorSpec(
+                mode, predictions, distribution=distribution, policy_state=policy_state
+            )
+        # Loss
+        loss, metrics = model.loss(distribution, value, labels)
+        spec = EstimatorSpec(
+            Modes.EVAL,
+            predictions,
+            loss,
+            distribution=distribution,
+            policy_state=policy_state,
+            metrics=metrics,
+        )
+        if mode == Modes.EVAL:
+            return spec
+        # train_op
+        return dataclasses.replace(
+            spec,
+            mode=mode,
+            train_op=model.train_op(loss),
+            after_batch=_after_batch(normalizer, scaler),
+        )
+
+    def with_params(self, params: Mapping[str, Any] | None) -> PolicyGradientModel:
+        """This model with the hyper-parameters that `params` names.
+
+        Raises:
+          ValueError: a name is no hyper-parameter of the model.
+        """
+        known = {field.name for field in dataclasses.fields(self)}
+        unknown = sorted(set(params or ()) - known)
+        if unknown:
+            raise ValueError(
+                f"params has {', '.join(unknown)}, which {type(self).__name__} does not know; "
+                f"expected any of {', '.join(sorted(known))}."
+            )
+        return dataclasses.replace(self, **(params or {}))
+
+    # --- what a user overrides -----------------------------------------------------------------
+
+    def network(
+        self, observation: Any, features: Mapping[str, Any]
+    ) -> tuple[tf.Tensor, Any]:
+        """From the observation to the policy's last hidden layer.
+
+        Args:
+          observation: nest `[B, ...]`, `[N, ...]`, or `[T, B, ...]` of a recurrent model in TRAIN.
+          features: what model_fn got.
+
+        Returns:
+          float32 `[..., units]`, and the next policy state, None of a feed-forward model.
+        """
+        space = variables.get_observation_space()
+        hidden = networks.encode_observation(space, observation, name="policy_encoder")
+        state = None
+        if self.cell is not None:
+            hidden, state = networks.unroll(self._cell(), hidden, features)
+        return networks.mlp(hidden, self.hidden_sizes, self.activation, name="policy"), state
+
+    def distribution(self, hidden: tf.Tensor, features: Mapping[str, Any]) -> Any:
+        """From the last hidden layer to the distribution of actions."""
+        return distributions.action_head(
+            variables.get_action_space(),
+            hidden,
+            box=self.box,
+            state_dependent_std=self.state_dependent_std,
+            initial_std=self.initial_std,
+            action_mask=features.get("action_mask"),
+        )
+
+    def value(
+        self, hidden: tf.Tensor, observation: Any, features: Mapping[str, Any]
+    ) -> tf.Tensor:
+        """The value of the observation, without the last axis: `[B]`, `[N]` or `[T, B]`."""
+        # A cell remembers what the observation does not show, so the value needs it too.
+        if not self.share_network and self.cell is None:
+            space = variables.get_observation_space()
+            encoded = networks.encode_observation(space, observation, name="value_encoder")
+            hidden = networks.mlp(encoded, self.hidden_sizes, self.activation, name="value")
+        return tf.squeeze(networks.dense(hidden, 1, gain=1.0, name="value_output"), axis=-1)
+
+    @abc.abstractmethod
+    def loss(
+        self, distribution: Any, value: tf.Tensor | None, labels: Mapping[str, Any]
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """The loss and the metrics of a minibatch; leaves of `labels` are as `value`'s."""
+
+    def add_value_and_entropy(
+        self,
+        policy_loss: tf.Tensor,
+        distribution: Any,
+        value: tf.Tensor | None,
+        labels: Mapping[str, Any],
+        metrics: dict[str, tf.Tensor],
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """The whole loss, and `metrics` with its parts: what the models' losses have in common.
+
+        Its weights are the fields `value_weight` and `entropy_weight`.
+        """
+        loss = policy_loss
+        if value is not None:
+            value_loss = losses.value_loss(
+                value,
+                labels["value_target"],
+                old_value=labels["value"],
+                clip_range=self.hyperparameter("value_clip_range", metrics),
+                pessimistic=False,
+            )
+            metrics["loss/value"] = value_loss
+            loss += self.hyperparameter("value_weight", metrics) * value_loss
+        # Where a distribution has no entropy in closed form, that of the samples stands in.
+        try:
+            entropy = distribution.entropy()
+        except NotImplementedError:
+            entropy = -distribution.log_prob(labels["action"])
+        metrics["policy/entropy"] = tf.reduce_mean(entropy)
+        entropy_loss = losses.entropy_loss(entropy)
+        metrics["loss/entropy"] = entropy_loss
+        loss += self.hyperparameter("entropy_weight", metrics) * entropy_loss
+        return loss, metrics
+
+    def optimizer(self) -> tf_keras.optimizers.Optimizer:
+        """The optimizer of the loss."""
+        return tf_keras.optimizers.Adam(
+            schedules.learning_rate(self.learning_rate), epsilon=1e-5
+        )
+
+    def train_op(self, loss: tf.Tensor) -> Any:
+        """One step down the loss."""
+        return optimization.minimize(loss, self.optimizer(), clip_norm=self.clip_norm)
+
+    def hyperparameter(self, name: str, metrics: dict[str, tf.Tensor]) -> Any:
+        """The present value of a hyper-parameter; a schedule's is noted among the metrics."""
+        given = getattr(self, name)
+        present = schedules.value(given)
+        if present is not given:
+            metrics[f"hyperparameter/{name}"] = present
+        return present
+
+    # --- the parts that stay -------------------------------------------------------------------
+
+    def _cell(self) -> tf_keras.layers.Layer:
+        cells: dict[str, Callable[..., tf_keras.layers.Layer]] = {
+            "lstm": tf_keras.layers.LSTMCell,
+            "gru": tf_keras.layers.GRUCell,
+        }
+        if self.cell not in cells:
+            raise ValueError(f"cell is {self.cell!r}; expected 'lstm', 'gru' or None.")
+        return cells[self.cell](self.cell_size, name="cell")
+
+    def _normalizer(self) -> normalization.ObservationNormalizer | None:
+        if not self.normalize_observation:
+            return None
+        return normalization.ObservationNormalizer(variables.get_observation_space())
+
+    def _reward_scaler(self, features: Mapping[str, Any]) -> normalization.RewardScaler | None:
+        if not self.normalize_reward:
+            return None
+        columns = variables.get_num_envs()
+        return normalization.RewardScaler(columns, discount=self.reward_discount)
+
+
+def _after_batch(
+    normalizer: normalization.ObservationNormalizer | None,
+    scaler: normalization.RewardScaler | None,
+) -> Callable[[dict[str, Any]], Any] | None:
+    """What merges a batch `[T, B, ...]` into the running statistics; None without any."""
+    if normalizer is None and scaler is None:
+        return None
+
+    def update(batch: dict[str, Any]) -> Any:
+        operations = []
+        if normalizer is not None:
+            operations.append(normalizer.update(batch["state"]))
+        if scaler is not None:
+            ended = tf.logical_or(batch["terminated"], batch["truncated"])
+            operations.append(scaler.update(batch["reward"], ended))
+        return operations
+
+    return update

@@ -1,0 +1,116 @@
+"""Hyper-parameters that change during a run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import tensorflow as tf
+import tf_keras
+
+from pgest import counters as counters_lib
+from pgest import variables
+
+Clock = Literal["global_step", "global_timestep", "progress"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """A hyper-parameter as a function of a counter or of a run's progress.
+
+    Attributes:
+      function: from the clock's value, a float32 scalar tensor, to the hyper-parameter's; made of
+        TensorFlow ops, since it runs inside the compiled program.
+      clock: "global_step", "global_timestep", or "progress": how much of the run is done, 0 to 1,
+        measured by the nearest of its limits; 0 in a run without limits.
+
+    Raises:
+      ValueError: an unknown clock.
+      TypeError: `function` cannot be called.
+
+    Example:
+
+    >>> halving = Schedule(lambda timestep: 0.5 ** (timestep / 1000), clock="global_timestep")
+    >>> float(halving.function(2000.0))
+    0.25
+    """
+
+    function: Callable[[Any], Any]
+    clock: Clock = "progress"
+
+    def __post_init__(self) -> None:
+        if self.clock not in get_args(Clock):
+            raise ValueError(f"Schedule got clock={self.clock!r}; expected one of {get_args(Clock)}.")
+        if not callable(self.function):
+            raise TypeError(f"Schedule got the function {self.function!r}, which cannot be called.")
+
+
+def linear(
+    initial: float, final: float, *, over: float = 1.0, clock: Clock = "progress"
+) -> Schedule:
+    """A schedule that goes from `initial` to `final` on a line, and stays there.
+
+    Args:
+      initial: where the clock is 0.
+      final: where the clock has reached `over`.
+      over: of the clock's units; 1 is the whole of a run's progress.
+      clock: see `Schedule`.
+
+    Raises:
+      ValueError: `over` is not positive.
+
+    Example:
+
+    >>> decay = linear(1.0, 0.1, over=10_000, clock="global_timestep")
+    >>> round(float(decay.function(5000.0)), 3)
+    0.55
+    """
+    if not over > 0:
+        raise ValueError(f"linear got over={over}; expected more than 0.")
+    return Schedule(
+        lambda time: initial + (final - initial) * tf.minimum(time / over, 1.0), clock
+    )
+
+
+def value(hyperparameter: Any, counters: counters_lib.Counters | None = None) -> Any:
+    """The present value of a hyper-parameter: a number as it is, a schedule's as a tensor.
+
+    Args:
+      hyperparameter: a number, a `Schedule`, or a `tf_keras` learning-rate schedule (of
+        `global_step`).
+      counters: of the model; those of the model_fn call under way if None.
+    """
+    if not isinstance(
+        hyperparameter, (Schedule, tf_keras.optimizers.schedules.LearningRateSchedule)
+    ):
+        return hyperparameter
+    counters = variables.current().counters if counters is None else counters
+    if not isinstance(hyperparameter, Schedule):
+        return hyperparameter(counters.variables[counters_lib.GLOBAL_STEP])
+    clock = (
+        counters.progress
+        if hyperparameter.clock == "progress"
+        else counters.variables[hyperparameter.clock]
+    )
+    return tf.cast(hyperparameter.function(tf.cast(clock, tf.float32)), tf.float32)
+
+
+def learning_rate(hyperparameter: Any) -> Any:
+    """A learning rate as a tf_keras optimizer takes it; a `Schedule` follows its own clock."""
+    return _Clocked(hyperparameter) if isinstance(hyperparameter, Schedule) else hyperparameter
+
+
+class _Clocked(tf_keras.optimizers.schedules.LearningRateSchedule):
+    """A Schedule behind the interface of Keras, which knows steps alone."""
+
+    def __init__(self, schedule: Schedule):
+        super().__init__()
+        self._schedule = schedule
+
+    def __call__(self, step: Any) -> tf.Tensor:
+        del step
+        return value(self._schedule)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"schedule": self._schedule}

@@ -1,0 +1,55 @@
+"""What a tensor of a traced graph depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import tensorflow as tf
+
+
+class Dependencies:
+    """The operations that a tensor is computed from, and what they read.
+
+    Args:
+      tensor: of a traced graph.
+    """
+
+    def __init__(self, tensor: tf.Tensor):
+        self._graph = tensor.graph
+        self._operations: dict[str, Any] = {}
+        waiting = [tensor.op]
+        while waiting:
+            operation = waiting.pop()
+            if operation.name not in self._operations:
+                self._operations[operation.name] = operation
+                waiting.extend(source.op for source in operation.inputs)
+
+    def variables(self, variables: Mapping[str, tf.Variable]) -> set[str]:
+        """Names of those of `variables` that the tensor depends on."""
+        handles = {id(external): inside for external, inside in self._graph.captures}
+        return {
+            name
+            for name, variable in variables.items()
+            if id(variable.handle) in handles
+            and handles[id(variable.handle)].op.name in self._operations
+        }
+
+    def nodes(self) -> Iterator[tuple[str, str]]:
+        """Yields (type, name) of each operation, of functions that are called too."""
+        definition = self._graph.as_graph_def()
+        bodies = {f.signature.name: f.node_def for f in definition.library.function}
+        waiting = [operation.node_def for operation in self._operations.values()]
+        while waiting:
+            node = waiting.pop()
+            yield node.op, node.name
+            for called in _called_functions(node):
+                waiting.extend(bodies.pop(called, ()))
+
+
+def _called_functions(node: Any) -> Iterator[str]:
+    for value in node.attr.values():
+        if value.HasField("func"):
+            yield value.func.name
+        for function in value.list.func:
+            yield function.name

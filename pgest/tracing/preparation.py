@@ -1,0 +1,100 @@
+"""From a batch as the memory hands it over to what a model_fn gets: features and labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from pgest import counters as counters_lib
+from pgest import memory as memory_lib
+from pgest import returns, schedules, update_config
+
+# A prediction of this name multiplies the rewards of which returns and advantages are made.
+REWARD_SCALE = "reward_scale"
+# What the loop writes besides the model's own predictions.
+_STORED = ("state", "action", "reward", "terminated", "truncated", "action_mask", "reset")
+_MADE = (memory_lib.CUT, memory_lib.BOOTSTRAP_VALUE, "policy_state")
+
+
+class Preparation:
+    """From a batch as the memory hands it over to features and labels, as tensors.
+
+    Args:
+      config: discount and the like.
+      recurrent: keep time first, `[T, B, ...]`; else timesteps are flat, `[N, ...]`.
+      counters: what schedules follow.
+    """
+
+    def __init__(
+        self,
+        config: update_config.UpdateConfig,
+        recurrent: bool,
+        counters: counters_lib.Counters,
+    ):
+        self._config = config
+        self._recurrent = recurrent
+        self._counters = counters
+
+    def __call__(self, batch: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict]:
+        """Returns features, labels and metrics of a batch with leaves `[T, B, ...]`."""
+        terminated, truncated = batch["terminated"], batch["truncated"]
+        done = tf.logical_or(terminated, truncated)
+        ended = tf.logical_or(done, batch[memory_lib.CUT])
+        labels = {
+            name: value for name, value in batch.items() if name not in (*_STORED, *_MADE)
+        }
+        labels |= {name: batch[name] for name in ("action", "reward", "terminated", "truncated")}
+        labels["done"] = done
+        labels |= self._targets(batch, ended)
+        metrics = {}
+        if "value" in batch:
+            metrics["value/explained_variance"] = returns.explained_variance(
+                batch["value"], labels["value_target"]
+            )
+        features = {"state": batch["state"]}
+        if "action_mask" in batch:
+            features["action_mask"] = batch["action_mask"]
+        if self._recurrent:
+            features["reset"], features["policy_state"] = batch["reset"], batch["policy_state"]
+        else:
+            features, labels = tf.nest.map_structure(_merge_time, (features, labels))
+        return features, labels, metrics
+
+    def _targets(self, batch: dict[str, Any], ended: tf.Tensor) -> dict[str, tf.Tensor]:
+        bootstrap = batch[memory_lib.BOOTSTRAP_VALUE]
+        discount = schedules.value(self._config.discount, self._counters)
+        rewards = batch["reward"]
+        if REWARD_SCALE in batch:
+            # The reward itself stays what the environment gave; values are of scaled rewards.
+            rewards = rewards * tf.reshape(batch[REWARD_SCALE], tf.shape(rewards))
+        sequence = (rewards, batch["terminated"], ended)
+        if "value" not in batch:
+            reward_to_go = returns.discounted_returns(*sequence, bootstrap, discount=discount)
+            targets = {"advantage": reward_to_go, "value_target": reward_to_go}
+            return {"discount_reward": reward_to_go, **targets}
+        values = batch["value"]
+        following = tf.concat([values[1:], bootstrap[-1:]], axis=0)
+        next_values = tf.where(ended, bootstrap, following)
+        reward_to_go = returns.discounted_returns(*sequence, next_values, discount=discount)
+        advantage = returns.gae(
+            rewards,
+            values,
+            next_values,
+            batch["terminated"],
+            ended,
+            discount=discount,
+            lambda_=schedules.value(self._config.gae_lambda, self._counters),
+        )
+        return {
+            "discount_reward": reward_to_go,
+            "advantage": advantage,
+            "value_target": advantage + values,
+        }
+
+
+def _merge_time(leaf: tf.Tensor) -> tf.Tensor:
+    """`[T, B, ...]` to `[N, ...]`."""
+    shape = leaf.shape
+    size = -1 if None in shape[:2] else shape[0] * shape[1]
+    return tf.reshape(leaf, [size, *shape[2:]])
