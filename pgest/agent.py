@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,9 +18,10 @@ from pgest import (
     graph_training,
     loops,
     runs,
+    saved_state,
 )
 from pgest import episodes as episodes_lib
-from pgest import evaluation as evaluation_lib
+from pgest import evaluator as evaluator_lib
 from pgest import memory as memory_lib
 from pgest import model_fn as model_fn_lib
 from pgest import run_config, training, update_config
@@ -75,7 +75,7 @@ class PGAgent:
                 f"memory is {type(memory).__name__}; expected a BatchMemory, for example "
                 "pgest.BatchMemory(batch_size=2000)."
             )
-        self.config = _resolve_config(config, model_dir)
+        self.config = run_config.resolved(config, model_dir)
         self.model_dir = None if self.config.model_dir is None else os.fspath(self.config.model_dir)
         self.memory = memory
         self.params = dict(params or {})
@@ -85,9 +85,9 @@ class PGAgent:
         self.model = model_lib.Model(
             model_fn_lib.ModelFn(model_fn, params), self.params, self.config, seed
         )
-        self._saved = training.SavedState(self.model, self.model_dir, warm_start_from)
+        self._saved = saved_state.SavedState(self.model, self.model_dir, warm_start_from)
         self._trainer: training.Trainer | graph_training.GraphTrainer | None = None
-        self._evaluator = evaluation_lib.Evaluator(self.model)
+        self._evaluator = evaluator_lib.Evaluator(self.model)
         self._policies: exports.AgentPolicies | None = None
         self._writer: Any = None
 
@@ -96,7 +96,7 @@ class PGAgent:
     @property
     def counters(self) -> counters.Counters:
         """The three counters; those of the newest checkpoint before anything was built."""
-        self._saved.restore_counters()
+        self._saved.restore()
         return self.model.counters
 
     @property
@@ -156,9 +156,9 @@ class PGAgent:
         defaults.default_hooks(self.config, hooks)  # what is no hook is refused before anything
         limits = runs.absolute_limits(
             self.counters,
-            **{"steps": steps, "timesteps": timesteps, "episodes": episodes},
-            **{"max_steps": max_steps, "max_timesteps": max_timesteps},
-            max_episodes=max_episodes,
+            steps=(steps, max_steps),
+            timesteps=(timesteps, max_timesteps),
+            episodes=(episodes, max_episodes),
         )
         with runs.Run(self, env, limits) as run:
             if run.over:
@@ -241,9 +241,7 @@ class PGAgent:
             results = self._evaluator.evaluate(env, episodes, self.update_config)
         for counter in counters.NAMES:
             results[counter] = float(getattr(self.counters, counter[len("global_") :]))
-        if self.model_dir is not None:
-            folder = "eval" if name is None else f"eval_{name}"
-            evaluation_lib.write_summaries(os.path.join(self.model_dir, folder), results)
+        evaluator_lib.write_summaries(self.model_dir, name, results)
         return results
 
     def predict(
@@ -388,10 +386,8 @@ class PGAgent:
             if previous is not None:
                 previous.leave()
             self._saved.restore()
-            if in_graph:
-                self._trainer = graph_training.GraphTrainer(self, env)
-            else:
-                self._trainer = training.Trainer(self, view, env)
+            kind = graph_training.GraphTrainer if in_graph else training.Trainer
+            self._trainer = kind(self, view, env)
             self._evaluator.remember_spaces(view)
             self._saved.check_whole_model()
         return self._trainer
@@ -404,19 +400,3 @@ class PGAgent:
                 f"was given {view.num_envs} at once: give it a single environment, or use a hook "
                 "(after_episode) in place of the override."
             )
-
-
-def _resolve_config(
-    config: run_config.RunConfig | None, model_dir: str | os.PathLike[str] | None
-) -> run_config.RunConfig:
-    if config is not None and not isinstance(config, run_config.RunConfig):
-        raise TypeError(f"config is {type(config).__name__}; expected a pgest.RunConfig.")
-    config = config or run_config.RunConfig()
-    if model_dir is None:
-        return config
-    if config.model_dir is not None and os.fspath(config.model_dir) != os.fspath(model_dir):
-        raise ValueError(
-            f"model_dir is {os.fspath(model_dir)!r} and config.model_dir "
-            f"{os.fspath(config.model_dir)!r}; give one."
-        )
-    return dataclasses.replace(config, model_dir=model_dir)

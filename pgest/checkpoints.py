@@ -67,8 +67,8 @@ def save(
 
 
 def latest(directory: str | os.PathLike[str] | None) -> str | None:
-    """Path of the newest checkpoint that was registered or, failing that, is there; else None."""
-    paths = all_checkpoints(directory)
+    """Path of the newest checkpoint whose files are there; None where there is none."""
+    paths = [path for path in all_checkpoints(directory) if os.path.exists(f"{path}.index")]
     return paths[-1] if paths else None
 
 
@@ -85,8 +85,7 @@ def all_checkpoints(directory: str | os.PathLike[str] | None) -> list[str]:
         (str(file)[: -len(".index")] for file in pathlib.Path(directory).glob(f"{_PREFIX}-*.index")),
         key=lambda path: os.path.getmtime(f"{path}.index"),
     )
-    known = [path for path in registered if path in found]
-    return known + [path for path in found if path not in known and not known]
+    return registered or found
 
 
 def read(path: str) -> dict[str, np.ndarray]:
@@ -100,14 +99,16 @@ def read(path: str) -> dict[str, np.ndarray]:
         raise FileNotFoundError(f"There is no checkpoint {path!r} (no file {path}.index).")
     try:
         reader = tf.train.load_checkpoint(path)
-        return {
-            _name(key): reader.get_tensor(key)
-            for key in reader.get_variable_to_shape_map()
-            if key.startswith(_KEY_START) and key.endswith(_KEY_END)
-        }
+        # Every entry, also those that are no variables: a file that was cut is not trusted.
+        entries = {key: reader.get_tensor(key) for key in reader.get_variable_to_shape_map()}
     # A cut file shows as any of these, depending on where it is cut.
     except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
         raise ValueError(f"The checkpoint {path!r} is damaged: {error}") from error
+    return {
+        _name(key): value
+        for key, value in entries.items()
+        if key.startswith(_KEY_START) and key.endswith(_KEY_END)
+    }
 
 
 def read_newest(directory: str | os.PathLike[str] | None) -> tuple[str, dict[str, np.ndarray]] | None:

@@ -7,6 +7,7 @@ import pgest, and with it TensorFlow, only to step an environment.
 from __future__ import annotations
 
 import copy
+import functools
 import multiprocessing
 import signal
 import traceback
@@ -16,6 +17,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+BLOCK = 64  # how many seeds are made at once
 RESEED = "pgest_reseed"  # the key of (seed, episode) in the options of a full reset
 
 
@@ -37,8 +39,14 @@ def episode_seed(seed: int | None, index: int, episode: int) -> int | None:
     """
     if seed is None:
         return None
-    sequence = np.random.SeedSequence(seed, spawn_key=(index, episode))
-    return int(sequence.generate_state(1)[0] >> 1)
+    return _seeds(seed, index, episode // BLOCK)[episode % BLOCK]
+
+
+@functools.lru_cache(maxsize=1024)
+def _seeds(seed: int, index: int, block: int) -> list[int]:
+    # Many at once: alone, a seed would cost as much as a timestep of a light environment.
+    sequence = np.random.SeedSequence(seed, spawn_key=(index, block))
+    return (sequence.generate_state(BLOCK) >> 1).tolist()
 
 
 class WorkerEnvironment(gymnasium.Wrapper):

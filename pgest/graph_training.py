@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -15,19 +15,17 @@ from pgest.graph_environments import graph_environment
 from pgest.hooks import defaults, monitor
 from pgest.tracing import acting, iterating, updating
 
-if TYPE_CHECKING:
-    from pgest import agent as agent_lib
-
 
 class GraphTrainer:
     """The counterpart of `training.Trainer`: collecting and updating are one program.
 
     Args:
-      agent: whose model is trained.
+      agent: the `PGAgent` whose model is trained.
       env: the environments.
     """
 
-    def __init__(self, agent: agent_lib.PGAgent, env: graph_environment.GraphEnvironment):
+    def __init__(self, agent: Any, env: graph_environment.GraphEnvironment, given: Any):
+        del given  # what the user gave is the environment itself
         if not isinstance(agent.memory, memory_lib.RolloutMemory):
             raise ValueError(
                 f"An in-graph environment fills a RolloutMemory; the agent has {agent.memory!r}. "

@@ -89,3 +89,23 @@ def _check_number(name: str, value: object, smallest: float, optional: bool = Tr
     if not value >= smallest:  # NaN is not
         wanted = "0 or more" if smallest == 0 else "more than 0"
         raise ValueError(f"RunConfig.{name} is {value}; expected {wanted}.")
+
+
+def resolved(config: RunConfig | None, model_dir: str | os.PathLike[str] | None) -> RunConfig:
+    """A configuration with the model_dir that was given beside it.
+
+    Raises:
+      TypeError: `config` is no RunConfig.
+      ValueError: it names another directory.
+    """
+    if config is not None and not isinstance(config, RunConfig):
+        raise TypeError(f"config is {type(config).__name__}; expected a pgest.RunConfig.")
+    config = config or RunConfig()
+    if model_dir is None:
+        return config
+    if config.model_dir is not None and os.fspath(config.model_dir) != os.fspath(model_dir):
+        raise ValueError(
+            f"model_dir is {os.fspath(model_dir)!r} and config.model_dir "
+            f"{os.fspath(config.model_dir)!r}; give one."
+        )
+    return dataclasses.replace(config, model_dir=model_dir)

@@ -8,16 +8,13 @@ import signal
 import threading
 from collections.abc import Sequence
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from pgest import episodes as episodes_lib
 from pgest.hooks import monitor
-
-if TYPE_CHECKING:
-    from pgest import agent as agent_lib
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -26,12 +23,12 @@ class Run(monitor.RunContext):
     """What hooks see of a run, and what starts and ends it; a context manager.
 
     Args:
-      agent: the agent that trains.
+      agent: the `PGAgent` that trains.
       environment: what the user gave.
       limits: absolute.
     """
 
-    def __init__(self, agent: agent_lib.PGAgent, environment: Any, limits: monitor.Limits):
+    def __init__(self, agent: Any, environment: Any, limits: monitor.Limits):
         super().__init__(
             model_dir=agent.model_dir,
             config=agent.config,
@@ -191,16 +188,21 @@ def _save(run: Run) -> None:
         run.save_checkpoint()
 
 
-def absolute_limits(counters: Any, **given: Any) -> monitor.Limits:
-    """Turns `steps`, `max_steps` and their like into absolute limits.
+def absolute_limits(
+    counters: Any, **given: tuple[int | None, int | None]
+) -> monitor.Limits:
+    """Turns `steps` and `max_steps`, and their like, into absolute limits.
+
+    Args:
+      counters: of the model, where the run begins.
+      **given: for "steps", "timesteps" and "episodes": this many more, and up to this many in all.
 
     Raises:
       ValueError: both of a pair are given, or one is not positive.
       TypeError: one is no integer.
     """
     limits = {}
-    for kind in ("steps", "timesteps", "episodes"):
-        more, total = given[kind], given[f"max_{kind}"]
+    for kind, (more, total) in given.items():
         if more is not None and total is not None:
             raise ValueError(
                 f"train got {kind}={more} and max_{kind}={total}; give one: {kind} is this many "

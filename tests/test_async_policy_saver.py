@@ -176,7 +176,10 @@ def test_closing(tmp_path):
 def test_an_error_in_the_with_statement_is_not_masked(tmp_path, caplog):
     _, _, saver = make()
     (tmp_path / "file").write_text("")
-    with pytest.raises(KeyError, match="mine"), async_policy_saver.AsyncPolicySaver(saver) as saving:
+    with (
+        pytest.raises(KeyError, match="mine"),
+        async_policy_saver.AsyncPolicySaver(saver) as saving,
+    ):
         saving.save(tmp_path / "file")
         raise KeyError("mine")
     assert "Saving a policy failed" in caplog.text

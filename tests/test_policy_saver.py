@@ -49,7 +49,7 @@ def assert_close(first, second):
     )
 
 
-# --- files -----------------------------------------------------------------------------------------
+# --- files -------------------------------------------------------------------------------------
 
 
 def test_save_writes_these_files_and_the_specs_last(tmp_path):
@@ -175,7 +175,7 @@ def test_specs_text_errors():
         specs_proto.from_text("int64_value: 3")
 
 
-# --- arguments -------------------------------------------------------------------------------------
+# --- arguments ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("policy", [None, 3, "policy", lambda: None])
@@ -194,7 +194,9 @@ def test_a_python_policy_is_refused_in_one_sentence():
 def test_python_code_inside_of_a_policy_is_refused():
     class Hidden(policies.TFPolicy):
         def _action(self, time_step, policy_state, seed):
-            action = tf.numpy_function(lambda x: np.zeros(len(x), np.int64), [time_step.reward], tf.int64)
+            action = tf.numpy_function(
+                lambda x: np.zeros(len(x), np.int64), [time_step.reward], tf.int64
+            )
             return PolicyStep(tf.ensure_shape(action, [None]), policy_state)
 
     with pytest.raises(ValueError, match=r"runs Python code \(.*PyFunc"):
@@ -242,7 +244,8 @@ def test_names_must_be_there_and_unique_without_nest_paths():
 
     for name, shown in ((None, "<MISSING>"), ("reward", "'reward', 'discount', 'reward'")):
         with pytest.raises(
-            ValueError, match=f"(?s)either a missing name or a name collision.*Spec names: .*{shown}"
+            ValueError,
+            match=f"(?s)either a missing name or a name collision.*Spec names: .*{shown}",
         ):
             policy_saver.PolicySaver(Named(name), use_nest_path_signatures=False)
         policy_saver.PolicySaver(Named(name))
@@ -265,7 +268,7 @@ def test_a_greedy_policy_without_a_mode_is_refused():
         policy_saver.PolicySaver(policies.GreedyPolicy(policy))
 
 
-# --- the loaded object -----------------------------------------------------------------------------
+# --- the loaded object -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("portable", [False, True], ids=["", "portable"])
@@ -341,9 +344,7 @@ def test_the_distribution_form_of_the_documentation(tmp_path):
     assert step.action.sample(3).shape == (3, 3)
     wanted = policy.distribution(time_step).action
     assert_close(step.action.logits, wanted.logits)
-    np.testing.assert_array_equal(
-        step.action.sample(seed=[1, 2]), wanted.sample(seed=[1, 2])
-    )
+    np.testing.assert_array_equal(step.action.sample(seed=[1, 2]), wanted.sample(seed=[1, 2]))
 
 
 @pytest.mark.parametrize("family", ["squashed", "beta"])
@@ -427,7 +428,9 @@ def test_an_input_fn(tmp_path):
     wanted = policy.action(*convert(tf.nest.map_structure(tf.constant, example)), seed=[1, 2])
     assert_close(loaded.action(example, seed=tf.constant([1, 2])).action, wanted.action)
     assert loaded.distribution(example).action.logits.shape == (2, 3)
-    names = {spec.name for spec in loaded.signatures["action"].structured_input_signature[1].values()}
+    names = {
+        spec.name for spec in loaded.signatures["action"].structured_input_signature[1].values()
+    }
     assert names == {"x", "input_list_0"}
 
 
@@ -448,7 +451,7 @@ def test_an_input_fn_that_does_not_fit():
         policy_saver.PolicySaver(policy, input_fn_and_spec=(lambda x: (x, ()), spec))
 
 
-# --- flat signatures -------------------------------------------------------------------------------
+# --- flat signatures ---------------------------------------------------------------------------
 
 
 def test_flat_names_follow_the_nests(tmp_path):
@@ -511,7 +514,11 @@ def test_the_flat_loop_of_the_documentation(tmp_path):
 def test_saved_model_cli_shows_and_runs(tmp_path):
     policy = policies.GreedyPolicy(models.DiscretePolicy())
     policy_saver.PolicySaver(policy).save(tmp_path / "policy")
-    program = [sys.executable, "-c", "from tensorflow.python.tools.saved_model_cli import main; main()"]
+    program = [
+        sys.executable,
+        "-c",
+        "from tensorflow.python.tools.saved_model_cli import main; main()",
+    ]
     common = ["--dir", str(tmp_path / "policy"), "--tag_set", "serve", "--signature_def", "action"]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     shown = subprocess.run(
@@ -525,13 +532,19 @@ def test_saved_model_cli_shows_and_runs(tmp_path):
         "0/reward=np.zeros(1, dtype=np.float32)",
         "0/discount=np.ones(1, dtype=np.float32)",
     ]
-    run = [*program, "run", *common, "--input_exprs", ";".join(values).replace("[[", "np.float32([[").replace("]]", "]])")]
+    run = [
+        *program,
+        "run",
+        *common,
+        "--input_exprs",
+        ";".join(values).replace("[[", "np.float32([[").replace("]]", "]])"),
+    ]
     ran = subprocess.run(run, capture_output=True, text=True, check=True, env=environment).stdout
     wanted = policy.action(models.time_step_of(policy, 1)).action.numpy()
     assert f"action:\n{wanted}" in ran
 
 
-# --- seeds -----------------------------------------------------------------------------------------
+# --- seeds -------------------------------------------------------------------------------------
 
 
 def draws(loaded, policy, count=6):
@@ -597,7 +610,7 @@ def test_a_seed_of_the_call_fixes_the_action_in_every_process(tmp_path):
     assert json.loads(ran.stdout) == wanted.tolist()
 
 
-# --- registered functions --------------------------------------------------------------------------
+# --- registered functions ----------------------------------------------------------------------
 
 
 def test_registered_functions(tmp_path):
@@ -610,7 +623,9 @@ def test_registered_functions(tmp_path):
         return x + offset
 
     shift(tf.constant(1.0))
-    saver.register_function("scaled", lambda x: x["a"] * scale, {"a": tf.TensorSpec([2], tf.float32)})
+    saver.register_function(
+        "scaled", lambda x: x["a"] * scale, {"a": tf.TensorSpec([2], tf.float32)}
+    )
     saver.register_function("single", lambda x: x * scale, tf.TensorSpec([], tf.float32), ())
     saver.register_concrete_function("shifted", shift)
     saver.register_concrete_function("exact", shift.get_concrete_function(tf.constant(0.0)))
@@ -638,7 +653,7 @@ def test_registered_functions(tmp_path):
     assert float(opened.shifted(tf.constant(2.0))) == 7.0
 
 
-# --- portable --------------------------------------------------------------------------------------
+# --- portable ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ALL_POLICIES)
@@ -718,7 +733,7 @@ def test_tflite_of_the_flat_action_signature_of_a_greedy_policy(tmp_path):
     np.testing.assert_array_equal(found["action"], policy.action(time_step).action)
 
 
-# --- comparing exports -----------------------------------------------------------------------------
+# --- comparing exports -------------------------------------------------------------------------
 
 
 def test_the_architecture_is_the_same_in_another_process_and_differs_where_it_should(tmp_path):
@@ -726,7 +741,10 @@ def test_the_architecture_is_the_same_in_another_process_and_differs_where_it_sh
     again = policy_saver.PolicySaver(models.DiscretePolicy()).architecture
     assert here == again
     assert here != policy_saver.PolicySaver(models.DiscretePolicy(hidden=9)).architecture
-    assert here != policy_saver.PolicySaver(policies.GreedyPolicy(models.DiscretePolicy())).architecture
+    assert (
+        here
+        != policy_saver.PolicySaver(policies.GreedyPolicy(models.DiscretePolicy())).architecture
+    )
     program = (
         "import saved_policy_models as m\nfrom pgest.saved_policies import policy_saver\n"
         "print(policy_saver.PolicySaver(m.DiscretePolicy()).architecture)"
@@ -753,7 +771,7 @@ def test_matches(tmp_path):
         assert not other.matches(tmp_path / "policy")
 
 
-# --- failures of the file system -------------------------------------------------------------------
+# --- failures of the file system ---------------------------------------------------------------
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 An automatic reset computes a fresh start of all B environments at each timestep and keeps few of
 them, so drawing must cost next to nothing. Each number is an integer hash of its index and of the
 two words of the seed: six integer operations that XLA fuses into whatever uses the number. Inside
-an XLA loop on CPU, 8192 numbers take 5 us; `tf.random.stateless_uniform` takes 12 us (threefry) or 95
-us (philox). The bits are the same with XLA, without it and in eager mode; those of the built-in
+an XLA loop on CPU, 8192 numbers take 5 us; `tf.random.stateless_uniform` takes 12 us (threefry) or
+95 us (philox). The bits are the same with XLA, without it and in eager mode; those of the built-in
 generators are not (TensorFlow 2.21), and threefry runs under XLA only.
 
 The hash is an avalanche of two rounds (multiply, xor with own high half) with constants found by a

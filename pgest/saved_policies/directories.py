@@ -144,9 +144,12 @@ def write_file(path: str, content: str | bytes) -> None:
 
 
 def _publish(staging: str, final: str) -> None:
-    if not os.path.isdir(final) or not os.listdir(final):
+    if os.path.isdir(final) and os.path.samefile(final, os.curdir):
+        # Replacing it would leave this process in a directory that is gone.
+        _merge(staging, final)
+    elif not os.path.isdir(final) or not os.listdir(final):
         os.rename(staging, final)
-    elif set(os.listdir(final)) <= EXPORT_NAMES and os.getcwd() != final:
+    elif set(os.listdir(final)) <= EXPORT_NAMES:
         _replace(staging, final)
     else:
         _merge(staging, final)

@@ -12,7 +12,7 @@ import tensorflow as tf
 from pgest import nests, time_steps
 from pgest.py_policies import PyPolicy
 from pgest.saved_policies import action_graphs, directories, specs_proto
-from pgest.time_steps import PolicyStep, TimeStep
+from pgest.time_steps import PolicyStep, StepType, TimeStep
 
 # An export may be replaced while it is read; then it is read again.
 _READ_ATTEMPTS = 5
@@ -232,7 +232,7 @@ class Player:
     """Plays a policy observation by observation and remembers its state.
 
     Args:
-      policy: the policy.
+      policy: the policy. Opened with `batch_time_steps=False` it plays a vector of environments.
       seed: makes the sequence of actions reproducible; None samples afresh.
 
     Example:
@@ -250,16 +250,23 @@ class Player:
         self.reset()
 
     def reset(self) -> None:
-        """An episode begins with the next observation."""
+        """Episodes begin with the next observation."""
         self._state: Any = None
 
-    def __call__(self, observation: nests.Nest) -> nests.Nest:
-        """The action for an observation, in the environment's terms."""
-        first = self._state is None
-        time_step = self._policy.time_step(observation, first)
-        if first:
-            rows = np.shape(time_step.step_type)
+    def __call__(self, observation: nests.Nest, first: Any = False) -> nests.Nest:
+        """The action for an observation, in the environment's terms.
+
+        Args:
+          observation: what the environment returned.
+          first: whether an episode begins with it; of a vector of environments bool [B].
+        """
+        time_step = self._policy.time_step(observation, self._state is None)
+        rows = np.shape(time_step.step_type)
+        if self._state is None:
             self._state = self._policy.get_initial_state(rows[0] if rows else None)
+        elif np.any(first):
+            step_type = np.where(first, StepType.FIRST, time_step.step_type)
+            time_step = time_step._replace(step_type=step_type.astype(np.int32))
         seed = None
         if self._generator is not None:
             seed = int(self._generator.integers(2**62))

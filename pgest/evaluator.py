@@ -237,9 +237,14 @@ def _statistics(finished: list[episodes.EpisodeStatistics]) -> dict[str, float]:
     return results
 
 
-def write_summaries(directory: str | os.PathLike[str], results: Mapping[str, float]) -> None:
-    """Writes an evaluation to TensorBoard, at its `global_timestep`."""
-    writer = tf.summary.create_file_writer(os.fspath(directory))
+def write_summaries(
+    model_dir: str | None, name: str | None, results: Mapping[str, float]
+) -> None:
+    """Writes an evaluation to TensorBoard, at its `global_timestep`, beside the training run."""
+    if model_dir is None:
+        return
+    folder = "eval" if name is None else f"eval_{name}"
+    writer = tf.summary.create_file_writer(os.path.join(model_dir, folder))
     step = int(results[counters_lib.GLOBAL_TIMESTEP])
     with writer.as_default(step=step), tf.summary.record_if(True):
         for tag, value in summaries.evaluation_scalars(results).items():

@@ -1,0 +1,136 @@
+"""The checkpoint that a model starts from, and the weights that an evaluation asks for."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from pgest import checkpoints, variable_store
+from pgest.tracing import model as model_lib
+
+
+class SavedState:
+    """The checkpoint that a model starts from, and what of it the model has taken.
+
+    Args:
+      model: whose variables are born with the saved values.
+      model_dir: where its checkpoints are, or None.
+      warm_start_from: a checkpoint or model_dir to take over what fits from, where `model_dir`
+        has no checkpoint.
+    """
+
+    def __init__(
+        self,
+        model: model_lib.Model,
+        model_dir: str | None,
+        warm_start_from: str | os.PathLike[str] | None,
+    ):
+        self._model = model
+        self._model_dir = model_dir
+        self._warm_start_from = warm_start_from
+        self._path: str | None = None
+        self._values: dict[str, np.ndarray] = {}
+        self._restored = False
+
+    def restore(self) -> None:
+        """Reads the newest checkpoint, once; variables take their values from it at birth."""
+        if self._restored:
+            return
+        self._restored = True
+        newest = checkpoints.read_newest(self._model_dir)
+        if newest is not None:
+            self._take(*newest)
+        elif self._warm_start_from is not None:
+            self._warm_start()
+
+    def check_whole_model(self) -> None:
+        """Raises where the checkpoint is not one of this model; to be called when it is built."""
+        if self._path is not None and self._values:
+            checkpoints.check_fit(
+                self._path, self._values, self._model.saved_variables(), whole=True
+            )
+        self._values = {}
+        self._model.store.saved_value = variable_store.no_saved_value
+
+    def live_or_saved(self) -> dict[str, Any]:
+        """Values by name: the live variables, and what the checkpoint holds besides."""
+        self.restore()
+        live = {n: v.numpy() for n, v in self._model.saved_variables().items()}
+        return {**self._values, **live}
+
+    @contextlib.contextmanager
+    def weights(self, checkpoint_path: str | None, *, trained: bool) -> Iterator[None]:
+        """Inside, the variables hold the weights asked for; see `PGAgent.evaluate`."""
+        self.restore()
+        if checkpoint_path is None:
+            if not trained:
+                self._follow_newest()
+            yield
+            return
+        values = checkpoints.read(os.fspath(checkpoint_path))
+        before = self.live_or_saved()
+        store = self._model.store
+        own = store.saved_value
+        store.saved_value = lambda name, shape: values.get(name)
+        self._assign(values)
+        try:
+            yield
+            checkpoints.check_fit(checkpoint_path, values, store.variables, whole=False)
+        finally:
+            store.saved_value = own
+            self._assign(before)
+
+    def _follow_newest(self) -> None:
+        path = checkpoints.latest(self._model_dir)
+        if path is not None and path != self._path:
+            newest = checkpoints.read_newest(self._model_dir)
+            if newest is not None:
+                self._take(*newest)
+                self._assign(self._values)
+
+    def _take(self, path: str, values: dict[str, np.ndarray]) -> None:
+        self._path, self._values = path, values
+        self._model.store.saved_value = lambda name, shape: values.get(name)
+        for name, variable in self._model.counters.variables.items():
+            if name in values:
+                variable.assign(values[name])
+        self._model.counters.refresh()
+
+    def _assign(self, values: Mapping[str, Any]) -> None:
+        for name, variable in self._model.saved_variables().items():
+            if name in values:
+                variable.assign(values[name])
+        self._model.counters.refresh()
+
+    def _warm_start(self) -> None:
+        source = os.fspath(self._warm_start_from or "")
+        path = checkpoints.latest(source) if os.path.isdir(source) else source
+        if not path:
+            raise ValueError(f"warm_start_from={source!r} holds no checkpoint.")
+        values = checkpoints.read(path)
+        for name in self._model.counters.variables:
+            values.pop(name, None)
+        self._model.store.saved_value = _WarmStart(path, values)
+
+
+class _WarmStart:
+    """Gives saved values by name where they fit, and reports what did not."""
+
+    def __init__(self, path: str, values: dict[str, np.ndarray]):
+        self._path = path
+        self._values = values
+
+    def __call__(self, name: str, shape: tuple[int, ...]) -> np.ndarray | None:
+        value = self._values.get(name)
+        if value is None or shape != value.shape:
+            reason = "it has none" if value is None else f"there it has shape {value.shape}"
+            warnings.warn(
+                f"warm_start_from {self._path!r}: {name!r} starts anew; {reason}.", stacklevel=2
+            )
+            return None
+        return value
