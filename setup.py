@@ -13,6 +13,7 @@ INSTALL_REQUIRES = [
     "tensorflow>=2.21,<2.22",
     "tf-keras>=2.21,<2.22",
     "tensorflow-probability>=0.25,<0.26",
+    "setuptools>=68",  # TensorFlow Probability imports distutils, which left Python in 3.12.
     "tensorboard>=2.20",  # TensorFlow 2.21 no longer installs it.
     "numpy>=1.26",
     "gymnasium>=1.1",  # 1.1 is the first with AutoresetMode.

@@ -91,8 +91,6 @@ class PGAgent:
         self._policies: exports.AgentPolicies | None = None
         self._writer: Any = None
 
-    # --- counters ------------------------------------------------------------------------------
-
     @property
     def counters(self) -> counters.Counters:
         """The three counters; those of the newest checkpoint before anything was built."""
@@ -161,11 +159,11 @@ class PGAgent:
             episodes=(episodes, max_episodes),
         )
         with runs.Run(self, env, limits) as run:
-            if run.over:
+            if run.is_over():
                 return self
             trainer = self._trainer_for(env)
             run.begin(trainer.all_hooks(hooks))
-            while not run.over:
+            while not run.is_over():
                 trainer.collect(run)
                 if trainer.ready(run):
                     trainer.update(run)
@@ -234,11 +232,11 @@ class PGAgent:
           `return_mean`, `_std`, `_min`, `_max` and the like for `length`, `loss` and the
           `eval_metric_ops` of model_fn where it has them, and the three counters.
         """
-        episodes = memory_lib.check_size("episodes", episodes)
-        if self._trainer is not None and self._trainer.uses(env):
-            self._trainer.forget_episode()
+        memory_lib.check_size("episodes", episodes)
         with self._saved.weights(checkpoint_path, trained=self._trainer is not None):
             results = self._evaluator.evaluate(env, episodes, self.update_config)
+        if self._trainer is not None and self._trainer.uses(env):
+            self._trainer.forget_episode()  # its environment was taken away from it
         for counter in counters.NAMES:
             results[counter] = float(getattr(self.counters, counter[len("global_") :]))
         evaluator_lib.write_summaries(self.model_dir, name, results)

@@ -7,7 +7,6 @@ import pgest, and with it TensorFlow, only to step an environment.
 from __future__ import annotations
 
 import copy
-import functools
 import multiprocessing
 import signal
 import traceback
@@ -18,6 +17,7 @@ import gymnasium
 import numpy as np
 
 BLOCK = 64  # how many seeds are made at once
+_blocks: dict[tuple[int, int, int], list[int]] = {}  # by (seed, index, episode // BLOCK)
 RESEED = "pgest_reseed"  # the key of (seed, episode) in the options of a full reset
 
 
@@ -39,14 +39,14 @@ def episode_seed(seed: int | None, index: int, episode: int) -> int | None:
     """
     if seed is None:
         return None
-    return _seeds(seed, index, episode // BLOCK)[episode % BLOCK]
-
-
-@functools.lru_cache(maxsize=1024)
-def _seeds(seed: int, index: int, block: int) -> list[int]:
-    # Many at once: alone, a seed would cost as much as a timestep of a light environment.
-    sequence = np.random.SeedSequence(seed, spawn_key=(index, block))
-    return (sequence.generate_state(BLOCK) >> 1).tolist()
+    key = (seed, index, episode // BLOCK)
+    if key not in _blocks:
+        # Many at once: alone, a seed would cost as much as a timestep of a light environment.
+        if len(_blocks) >= 1024:
+            _blocks.clear()
+        sequence = np.random.SeedSequence(seed, spawn_key=key[1:])
+        _blocks[key] = (sequence.generate_state(BLOCK) >> 1).tolist()
+    return _blocks[key][episode % BLOCK]
 
 
 class WorkerEnvironment(gymnasium.Wrapper):

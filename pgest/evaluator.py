@@ -163,15 +163,13 @@ class _EvaluationMetrics:
         self._prepare = preparation.Preparation(config, recurrent, model.counters)
         prepared = tf.function(self._prepare, autograph=False).get_concrete_function(signature)
         features, labels, _ = prepared.structured_outputs
-        specs = tf.nest.map_structure(
-            lambda leaf: tf.TensorSpec(leaf.shape, leaf.dtype), (features, labels)
-        )
-        self._pruned = probing.trace(model, *specs, Modes.EVAL)
+        features, labels = (tf.nest.map_structure(_spec_of, part) for part in (features, labels))
+        self._pruned = probing.trace(model, features, labels, Modes.EVAL)
         spec = self._pruned.spec
         self._names = ["loss", *spec.eval_metric_ops]
         with self._pruned.wrapped.graph.as_default():
-            updates = [_update_op(value) for value in spec.eval_metric_ops.values()]
-            with tf.control_dependencies([op for op in updates if op is not None]):
+            updates = [op for value in spec.eval_metric_ops.values() for op in _updates(value)]
+            with tf.control_dependencies(updates):
                 results = [tf.identity(spec.loss)]
             with tf.control_dependencies(results):
                 results += [_result(value) for value in spec.eval_metric_ops.values()]
@@ -193,10 +191,22 @@ def _on_host(env: Any, num_envs: int) -> Any:
     return env
 
 
-def _update_op(value: Any) -> Any:
-    if isinstance(value, tf_keras.metrics.Metric):
-        return None
-    return value[1]
+def _spec_of(leaf: tf.Tensor) -> tf.TensorSpec:
+    return tf.TensorSpec(leaf.shape, leaf.dtype)
+
+
+def _updates(value: Any) -> list[Any]:
+    """The ops that bring a metric up to date: those that assign its variables."""
+    if not isinstance(value, tf_keras.metrics.Metric):
+        return [value[1]]
+    graph = tf.compat.v1.get_default_graph()
+    handles = {id(variable.handle) for variable in value.variables}
+    inside = {id(internal) for external, internal in graph.captures if id(external) in handles}
+    return [
+        op
+        for op in graph.get_operations()
+        if op.type.startswith("Assign") and id(op.inputs[0]) in inside
+    ]
 
 
 def _result(value: Any) -> tf.Tensor:

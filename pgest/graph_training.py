@@ -24,7 +24,7 @@ class GraphTrainer:
       env: the environments.
     """
 
-    def __init__(self, agent: Any, env: graph_environment.GraphEnvironment, given: Any):
+    def __init__(self, agent: Any, env: Any, given: Any):
         del given  # what the user gave is the environment itself
         if not isinstance(agent.memory, memory_lib.RolloutMemory):
             raise ValueError(

@@ -74,8 +74,8 @@ class EstimatorSpec:
     predictions: Any = None
     loss: tf.Tensor | None = None
     train_op: Any = None
-    eval_metric_ops: Mapping[str, Any] | None = None
-    export_outputs: Mapping[str, Any] | None = None
+    eval_metric_ops: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    export_outputs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     training_chief_hooks: Sequence[Any] = ()
     training_hooks: Sequence[Any] = ()
     evaluation_hooks: Sequence[Any] = ()
@@ -83,7 +83,7 @@ class EstimatorSpec:
     extra_ops: Sequence[Any] = ()
     distribution: Any = None
     policy_state: Any = None
-    metrics: Mapping[str, Any] | None = None
+    metrics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     after_batch: Callable[[dict[str, Any]], Any] | None = None
 
     def __post_init__(self) -> None:
@@ -144,7 +144,7 @@ class EstimatorSpec:
                 )
 
     def _check_eval_metrics(self) -> None:
-        for name, value in self.eval_metric_ops.items():  # type: ignore[union-attr]
+        for name, value in self.eval_metric_ops.items():
             pair = isinstance(value, (tuple, list)) and len(value) == 2
             if not pair and not hasattr(value, "update_state"):
                 raise TypeError(

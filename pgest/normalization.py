@@ -4,10 +4,9 @@ The statistics are variables made inside the model_fn, so they are shared betwee
 every checkpoint and part of every export. Reading them never changes them: `update` is an op of its
 own, for TRAIN alone, so evaluation and serving see them frozen.
 
-An update belongs beside the optimiser's step (`tf.group(train_op, update)`), not before the loss:
-the minibatch is judged with the statistics that acted. With several epochs over a batch every epoch
-counts the batch again, which leaves mean and variance as they are, but lets the statistics settle
-faster than the count of different observations says.
+An update belongs into `EstimatorSpec.after_batch`, which runs once a batch, after its last step:
+until then every epoch and minibatch has to see the statistics that acted, or probability ratios
+would not start at 1.
 """
 
 from __future__ import annotations
@@ -93,10 +92,10 @@ class ObservationNormalizer:
     Made inside a model_fn, in every mode (Huang et al. 2022, details of continuous actions 5 and
     6):
 
-        normalizer = normalization.ObservationNormalizer(space)
+        normalizer = normalization.ObservationNormalizer(pgest.get_observation_space())
         observation = normalizer(features["state"])
         ...
-        train_op = tf.group(pgest.minimize(loss, optimizer), normalizer.update(features["state"]))
+        after_batch = lambda batch: normalizer.update(batch["state"])
 
     Args:
         space: the observation space.
@@ -153,13 +152,18 @@ class RewardScaler:
     `R[t] = r[t] + discount * R[t - 1]`, from 0 at every episode's start, as Stable-Baselines3's
     `VecNormalize`: the mean stays in, so the sign of a reward does. After an update on the same
     rewards its statistics are VecNormalize's to rounding; that one scales each reward by the
-    statistics up to its own time, this one a batch by those of all.
+    statistics up to its own time, this one a batch by those of the batches before.
 
     Args:
-        num_envs: B; the running returns are carried from batch to batch.
+        num_envs: B, of the environments that are trained on, whose running returns are carried from
+            batch to batch; None where the statistics are only read.
         discount: of the running return.
         clip: scaled rewards stay within +-clip.
         name: prefix of the variables' names.
+
+    Attributes:
+        moments: of the running return.
+        running_return: `[B]`; None where `num_envs` is.
 
     >>> scaler = RewardScaler(1, discount=0.5)
     >>> _ = scaler.update(tf.constant([[2.], [1.]]), tf.constant([[False], [True]]))
@@ -169,7 +173,7 @@ class RewardScaler:
 
     def __init__(
         self,
-        num_envs: int,
+        num_envs: int | None,
         *,
         discount: float,
         clip: float = 10.0,
@@ -178,7 +182,16 @@ class RewardScaler:
         self._discount = discount
         self._clip = clip
         self.moments = RunningMoments([], name=name)
-        self.running_return = _state(np.zeros([num_envs], np.float32), f"{name}_running_return")
+        self.running_return: tf.Variable | None = None
+        if num_envs is not None:
+            # Part of the environments' state: with another number of them it starts anew.
+            name = f"environment/{name}_running_return_{num_envs}"
+            self.running_return = _state(np.zeros([num_envs], np.float32), name)
+
+    @property
+    def scale(self) -> tf.Tensor:
+        """What rewards are multiplied by, a scalar."""
+        return tf.math.rsqrt(self.moments.variance + _EPSILON)
 
     def __call__(self, rewards: tf.Tensor) -> tf.Tensor:
         """Scales rewards with the statistics as they are.
@@ -189,29 +202,45 @@ class RewardScaler:
         Returns:
             float32, the same shape.
         """
-        scaled = tf.cast(rewards, tf.float32) / tf.sqrt(self.moments.variance + _EPSILON)
+        scaled = tf.cast(rewards, tf.float32) * self.scale
         return tf.clip_by_value(scaled, -self._clip, self._clip)
 
-    def update(self, rewards: tf.Tensor, ended: tf.Tensor) -> tf.Operation:
+    def update(
+        self, rewards: tf.Tensor, ended: tf.Tensor, cut: tf.Tensor | None = None
+    ) -> tf.Operation:
         """Merges a batch's running returns in.
 
+        A batch has a column for each environment, and goes on where the last one ended; or it is
+        one column with stretches of episodes end to end, and every stretch starts from 0.
+
         Args:
-            rewards: `[T, B]`, not scaled; the batch follows the last one.
-            ended: bool `[T, B]`: terminated or truncated after this reward.
+            rewards: `[T, B]` or `[N, 1]`, not scaled, in the order of time.
+            ended: bool, the same shape: terminated or truncated after this reward.
+            cut: bool, the same shape: the episode goes on, but not in the row that follows.
 
         Returns:
             See `RunningMoments.update`.
+
+        Raises:
+            RuntimeError: the scaler was made to read alone.
         """
+        if self.running_return is None:
+            raise RuntimeError("This RewardScaler only reads: make it with num_envs to update it.")
         rewards = tf.cast(rewards, tf.float32)
-        started = tf.concat([tf.zeros_like(ended[:1]), ended[:-1]], axis=0)
-        factor = self._discount * tf.cast(~tf.cast(started, tf.bool), tf.float32)
-        carried = factor[:1] * self.running_return.read_value()
-        offset = tf.concat([rewards[:1] + carried, rewards[1:]], axis=0)
-        running = returns.linear_recurrence(offset, factor, reverse=False)
-        last = tf.where(ended[-1], tf.zeros_like(running[-1]), running[-1])
-        merged = self.moments.update(running)
-        assigned = self.running_return.assign(last)
-        return tf.group(*[op for op in (merged, assigned) if op is not None])
+        ended = tf.cast(ended, tf.bool)
+        breaks = ended if cut is None else tf.logical_or(ended, cut)
+        started = tf.concat([tf.zeros_like(ended[:1]), breaks[:-1]], axis=0)
+        factor = self._discount * tf.cast(~started, tf.float32)
+        goes_on = rewards.shape[1] == self.running_return.shape[0]
+        if goes_on:
+            carried = factor[:1] * self.running_return.read_value()
+            rewards = tf.concat([rewards[:1] + carried, rewards[1:]], axis=0)
+        running = returns.linear_recurrence(rewards, factor, reverse=False)
+        updates = [self.moments.update(running)]
+        if goes_on:
+            last = tf.where(ended[-1], tf.zeros_like(running[-1]), running[-1])
+            updates.append(self.running_return.assign(last))
+        return tf.group(*[update for update in updates if update is not None])
 
 
 def _state(initial: np.ndarray, name: str) -> tf.Variable:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import numbers
 import signal
 import threading
 from collections.abc import Sequence
@@ -63,8 +62,7 @@ class Run(monitor.RunContext):
             self._begun.append(hook)
             hook.begin(self)
 
-    @property
-    def over(self) -> bool:
+    def is_over(self) -> bool:
         """Whether the run ends: a hook or a signal asked, or a limit is reached."""
         if self.should_stop:
             return True
@@ -211,7 +209,7 @@ def absolute_limits(
         for name, value in ((kind, more), (f"max_{kind}", total)):
             if value is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
                 raise TypeError(f"train got {name}={value!r}; expected a positive integer.")
             if value <= 0:
                 raise ValueError(f"train got {name}={value}; expected a positive integer.")

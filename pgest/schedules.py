@@ -81,13 +81,12 @@ def value(hyperparameter: Any, counters: counters_lib.Counters | None = None) ->
         `global_step`).
       counters: of the model; those of the model_fn call under way if None.
     """
-    if not isinstance(
-        hyperparameter, (Schedule, tf_keras.optimizers.schedules.LearningRateSchedule)
-    ):
+    if not is_schedule(hyperparameter):
         return hyperparameter
     counters = variables.current().counters if counters is None else counters
     if not isinstance(hyperparameter, Schedule):
-        return hyperparameter(counters.variables[counters_lib.GLOBAL_STEP])
+        step = counters.variables[counters_lib.GLOBAL_STEP].read_value()
+        return tf.cast(hyperparameter(step), tf.float32)
     clock = (
         counters.progress
         if hyperparameter.clock == "progress"
@@ -97,20 +96,32 @@ def value(hyperparameter: Any, counters: counters_lib.Counters | None = None) ->
 
 
 def learning_rate(hyperparameter: Any) -> Any:
-    """A learning rate as a tf_keras optimizer takes it; a `Schedule` follows its own clock."""
-    return _Clocked(hyperparameter) if isinstance(hyperparameter, Schedule) else hyperparameter
+    """A learning rate as a tf_keras optimizer takes it.
+
+    A schedule follows its own clock, whatever the optimizer's count of steps: a `Schedule` the one
+    that it names, one of `tf_keras` the `global_step`.
+    """
+    return _Clocked(hyperparameter) if is_schedule(hyperparameter) else hyperparameter
+
+
+def is_schedule(hyperparameter: Any) -> bool:
+    """Whether it changes during a run: a `Schedule`, or a learning-rate schedule of `tf_keras`."""
+    return isinstance(
+        hyperparameter, (Schedule, tf_keras.optimizers.schedules.LearningRateSchedule)
+    )
 
 
 class _Clocked(tf_keras.optimizers.schedules.LearningRateSchedule):
     """A Schedule behind the interface of Keras, which knows steps alone."""
 
-    def __init__(self, schedule: Schedule):
+    def __init__(self, schedule: Any):
         super().__init__()
         self._schedule = schedule
+        self._counters = variables.current().counters
 
     def __call__(self, step: Any) -> tf.Tensor:
         del step
-        return value(self._schedule)
+        return value(self._schedule, self._counters)
 
     def get_config(self) -> dict[str, Any]:
         return {"schedule": self._schedule}

@@ -103,7 +103,7 @@ class Trainer:
         run.after_update(updated.metrics)
 
     def forget_episode(self) -> None:
-        """Drops the episode under way: its environment is about to be reset by someone else."""
+        """Drops the episode under way: someone else has stepped its environment."""
         self.memory.drop_unfinished()
         self.view.reset(self._agent.counters.episode)
         self.loop = loops.HostLoop(self.actor, self.view, self.memory, self._agent.counters)

@@ -7,15 +7,17 @@ import numbers
 from collections.abc import Mapping
 from typing import Any
 
+from pgest import schedules
+
 
 @dataclasses.dataclass(frozen=True)
 class UpdateConfig:
     """Settings of an update; `PGAgent(optimizer_params=...)` takes one, or a dict of its fields.
 
     Attributes:
-      discount: gamma, a timestep.
+      discount: gamma, a timestep; a number or a schedule (see `pgest.schedules`).
       gae_lambda: lambda of generalised advantage estimation, where the model predicts `value`
-        (Schulman et al. 2016, https://arxiv.org/abs/1506.02438).
+        (Schulman et al. 2016, https://arxiv.org/abs/1506.02438); a number or a schedule.
       normalize_advantage: advantages of each minibatch get mean 0 and standard deviation 1.
       epochs: passes over a batch.
       minibatch_size: timesteps a step; None takes the whole batch at once.
@@ -32,8 +34,8 @@ class UpdateConfig:
     0.99
     """
 
-    discount: float = 0.99
-    gae_lambda: float = 0.95
+    discount: Any = 0.99
+    gae_lambda: Any = 0.95
     normalize_advantage: bool = True
     epochs: int = 1
     minibatch_size: int | None = None
@@ -41,7 +43,8 @@ class UpdateConfig:
 
     def __post_init__(self) -> None:
         for name in ("discount", "gae_lambda"):
-            _check_real(name, getattr(self, name), 0.0, 1.0)
+            if not schedules.is_schedule(getattr(self, name)):
+                _check_real(name, getattr(self, name), 0.0, 1.0)
         if self.target_kl is not None:
             _check_real("target_kl", self.target_kl, 0.0, float("inf"))
         if not isinstance(self.normalize_advantage, bool):

@@ -52,6 +52,7 @@ def page_id(page: Path) -> str:
 PAGES_THAT_RUN = [page for page in PAGES if blocks(page)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES_THAT_RUN, ids=page_id)
 def test_the_python_of_the_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -66,7 +66,7 @@ def dense_actor(states, mode):
 
 
 def check(model, log_prob):
-    call(model, TRAIN)
+    call(model, TRAIN, run=False)
     features = {"state": tf.constant(STATES)}
     given = tf.nest.map_structure(tf.constant, labels(log_prob=log_prob))
     return probing.check_log_probabilities(model, features, given)
@@ -79,7 +79,7 @@ def test_without_the_guard_a_critic_built_first_leaves_the_acting_policy_untrain
     model = make_model(policy_model(dense_actor, dense_critic))
     call(model, PREDICT)
     updater = make_updater(model, normalize_advantage=False)
-    for step in range(30):
+    for step in range(60):
         updater(batch(), step, None)  # as if all were well: the loss falls
     trained = call(model, TRAIN)["log_prob"]
     acting = call(model, PREDICT)["log_prob"]
@@ -151,7 +151,7 @@ def test_heads_that_start_at_zero_are_seen_by_their_names():
 def test_a_policy_that_trains_as_it_acts_passes_and_says_which_operations_it_has():
     model = make_model(policy_model(dense_actor, scoped_critic))
     assert "MatMul" in check(model, call(model, PREDICT)["log_prob"])
-    assert model.counters.variables["global_step"].numpy() == 1  # the check took no step
+    assert model.counters.variables["global_step"].numpy() == 0  # the check took no step
 
 
 def test_log_probabilities_of_another_shape_are_a_mismatch():
@@ -599,7 +599,7 @@ def outside_model(layer):
 
 def built_dense():
     layer = layers.Dense(2, name="before")
-    layer.build([None, 3])
+    layer(STATES)
     return layer
 
 
@@ -656,7 +656,7 @@ def test_a_layer_from_outside_and_one_from_inside_may_have_one_name():
 
 
 def adapted(scale):
-    layer = layers.Normalization()
+    layer = layers.Normalization(name="scaled")
     layer.adapt(STATES * scale + 1.0)
     return layer
 
@@ -676,17 +676,12 @@ def test_an_adapted_normalization_is_saved_and_restored():
     before = call(model, PREDICT)["results"]
     np.testing.assert_allclose(before[0], layer(STATES), rtol=1e-5)
     saved = values(model)
-    np.testing.assert_allclose(saved["outside/normalization/mean"], layer.adapt_mean, rtol=1e-6)
+    np.testing.assert_allclose(saved["outside/mean"], layer.adapt_mean, rtol=1e-6)
     other = adapted(0.5)
     assert np.abs(other(STATES) - before[0]).max() > 0.1
-    continued = restored(two_parts(other, tf.identity), rename(saved, layer, other))
+    continued = restored(two_parts(other, tf.identity), saved)
     np.testing.assert_allclose(call(continued, PREDICT)["results"], before, rtol=1e-5)
     assert not tf_keras.layers.Normalization.call.__module__.startswith("pgest")
-
-
-def rename(saved, layer, other):
-    """Keras numbers the layers of a process; a new process starts from the same number."""
-    return {name.replace(layer.name, other.name, 1): value for name, value in saved.items()}
 
 
 def test_an_adapted_normalization_inside_a_functional_model_is_saved():
@@ -712,9 +707,7 @@ def test_a_metric_from_outside_is_not_saved():
     model = make_model(model_fn)
     call(model, EVAL)
     assert not model.store.variables
-    assert {"outside/outside_mean/total", "outside/outside_mean/count"} <= {*model.store.local} | {
-        f"outside/{name}" for name in model.store.local
-    }
+    assert set(model.store.local) == {"outside/total", "outside/count"}
 
 
 # --- 6. initial values that are tensors -----------------------------------------------------------

@@ -27,10 +27,20 @@ def labels(**more: Any) -> dict[str, Any]:
     return {"action": ACTIONS, "advantage": rewards, "discount_reward": rewards, **more}
 
 
-def call(model: model_lib.Model, mode: Modes, states: np.ndarray = STATES, **more: Any) -> dict:
-    """Traces and runs one call; in TRAIN, executes the train_op. Returns what the spec holds."""
+def call(model: model_lib.Model, mode: Modes, *, run: bool = True, **more: Any) -> dict[str, Any]:
+    """Traces and runs one call on `STATES`; in TRAIN, executes the train_op.
 
-    def run(features: Any, given: Any) -> dict[str, Any]:
+    Args:
+      model: the model.
+      mode: of the call.
+      run: False only traces.
+      **more: further labels.
+
+    Returns:
+      What the spec holds, on the host: predictions, `log_prob`, `loss`.
+    """
+
+    def outputs_of(features: Any, given: Any) -> dict[str, Any]:
         spec, build = model.call(features, given if mode is not Modes.PREDICT else None, mode)
         outputs = {**spec.predictions, **{f"metrics/{k}": v for k, v in build.metrics.items()}}
         if spec.distribution is not None:
@@ -41,9 +51,11 @@ def call(model: model_lib.Model, mode: Modes, states: np.ndarray = STATES, **mor
                 outputs["loss"] = tf.identity(spec.loss)
         return outputs
 
-    function = tf.function(run, autograph=False)
-    arguments = tf.nest.map_structure(tf.constant, ({"state": states}, labels(**more)))
+    function = tf.function(outputs_of, autograph=False)
+    arguments = tf.nest.map_structure(tf.constant, ({"state": STATES}, labels(**more)))
     concrete = function.get_concrete_function(*arguments)
+    if not run:
+        return {}
     outputs = concrete(*tf.nest.flatten(arguments))
     return {name: value.numpy() for name, value in outputs.items()}
 

@@ -17,6 +17,10 @@ from pgest.models import policy_gradient
 class A2C(policy_gradient.PolicyGradientModel):
     """Advantage actor-critic (Mnih et al. 2016, https://arxiv.org/abs/1602.01783), synchronous.
 
+    Attributes:
+      rms_epsilon: added to RMSProp's mean square, under its root, as in the paper. (PyTorch adds
+        its own to the root; 1e-10 here is like 1e-5 there.)
+
     Example:
 
         agent = pgest.PGAgent(
@@ -26,6 +30,7 @@ class A2C(policy_gradient.PolicyGradientModel):
     """
 
     learning_rate: Any = 7e-4
+    rms_epsilon: float = 1e-5
 
     def loss(
         self, distribution: Any, value: tf.Tensor | None, labels: Mapping[str, Any]
@@ -39,5 +44,5 @@ class A2C(policy_gradient.PolicyGradientModel):
     def optimizer(self) -> tf_keras.optimizers.Optimizer:
         """RMSProp, as in the paper."""
         return tf_keras.optimizers.RMSprop(
-            schedules.learning_rate(self.learning_rate), rho=0.99, epsilon=1e-5
+            schedules.learning_rate(self.learning_rate), rho=0.99, epsilon=self.rms_epsilon
         )

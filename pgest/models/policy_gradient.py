@@ -10,15 +10,8 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from pgest import (
-    distributions,
-    losses,
-    networks,
-    normalization,
-    optimization,
-    schedules,
-    variables,
-)
+from pgest import distributions, losses, memory, networks, normalization, optimization
+from pgest import schedules, variables
 from pgest.model_fn import EstimatorSpec, Modes
 
 
@@ -83,40 +76,35 @@ class PolicyGradientModel(abc.ABC):
     ) -> EstimatorSpec:
         """The model_fn."""
         model = self.with_params(params)
+        normalizer, scaler = model._normalizer(), model._reward_scaler(mode)
+        if normalizer is not None:
+            features = {**features, "state": normalizer(features["state"])}
         # Network
-        normalizer = model._normalizer()
-        observation = features["state"] if normalizer is None else normalizer(features["state"])
-        hidden, policy_state = model.network(observation, features)
+        hidden, policy_state = model.network(features)
         # Distribution
         distribution = model.distribution(hidden, features)
-        value = model.value(hidden, observation, features) if model.predicts_value else None
         # Predictions
-        predictions = {} if value is None else {"value": value}
-        scaler = model._reward_scaler(features)
-        if scaler is not None and mode == Modes.PREDICT:
-            predictions["reward_scale"] = scaler(tf.ones(tf.shape(value)[:1]))
+        predictions: dict[str, tf.Tensor] = {}
+        if model.predicts_value:
+            predictions["value"] = model.value(hidden, features)
+        if scaler is not None:
+            predictions["reward_scale"] = tf.fill(tf.shape(hidden)[:-1], scaler.scale)
+        spec = {
+            "predictions": predictions,
+            "distribution": distribution,
+            "policy_state": policy_state,
+        }
         if mode == Modes.PREDICT:
-            return EstimatorSpec(
-                mode, predictions, distribution=distribution, policy_state=policy_state
-            )
+            return EstimatorSpec(mode, **spec)
         # Loss
-        loss, metrics = model.loss(distribution, value, labels)
-        spec = EstimatorSpec(
-            Modes.EVAL,
-            predictions,
-            loss,
-            distribution=distribution,
-            policy_state=policy_state,
-            metrics=metrics,
-        )
+        loss, metrics = model.loss(distribution, predictions.get("value"), labels or {})
         if mode == Modes.EVAL:
-            return spec
+            return EstimatorSpec(mode, loss=loss, metrics=metrics, **spec)
         # train_op
-        return dataclasses.replace(
-            spec,
-            mode=mode,
-            train_op=model.train_op(loss),
-            after_batch=_after_batch(normalizer, scaler),
+        train_op = model.train_op(loss, features, labels or {})
+        after_batch = _after_batch(normalizer, scaler)
+        return EstimatorSpec(
+            mode, loss=loss, train_op=train_op, metrics=metrics, after_batch=after_batch, **spec
         )
 
     def with_params(self, params: Mapping[str, Any] | None) -> PolicyGradientModel:
@@ -136,20 +124,17 @@ class PolicyGradientModel(abc.ABC):
 
     # --- what a user overrides -----------------------------------------------------------------
 
-    def network(
-        self, observation: Any, features: Mapping[str, Any]
-    ) -> tuple[tf.Tensor, Any]:
+    def network(self, features: Mapping[str, Any]) -> tuple[tf.Tensor, Any]:
         """From the observation to the policy's last hidden layer.
 
         Args:
-          observation: nest `[B, ...]`, `[N, ...]`, or `[T, B, ...]` of a recurrent model in TRAIN.
-          features: what model_fn got.
+          features: what model_fn got, with a normalised `state` where the model normalises: leaves
+            `[B, ...]`, `[N, ...]`, or `[T, B, ...]` of a recurrent model in TRAIN.
 
         Returns:
           float32 `[..., units]`, and the next policy state, None of a feed-forward model.
         """
-        space = variables.get_observation_space()
-        hidden = networks.encode_observation(space, observation, name="policy_encoder")
+        hidden = self.encode(features, "policy_encoder")
         state = None
         if self.cell is not None:
             hidden, state = networks.unroll(self._cell(), hidden, features)
@@ -166,14 +151,11 @@ class PolicyGradientModel(abc.ABC):
             action_mask=features.get("action_mask"),
         )
 
-    def value(
-        self, hidden: tf.Tensor, observation: Any, features: Mapping[str, Any]
-    ) -> tf.Tensor:
+    def value(self, hidden: tf.Tensor, features: Mapping[str, Any]) -> tf.Tensor:
         """The value of the observation, without the last axis: `[B]`, `[N]` or `[T, B]`."""
         # A cell remembers what the observation does not show, so the value needs it too.
         if not self.share_network and self.cell is None:
-            space = variables.get_observation_space()
-            encoded = networks.encode_observation(space, observation, name="value_encoder")
+            encoded = self.encode(features, "value_encoder")
             hidden = networks.mlp(encoded, self.hidden_sizes, self.activation, name="value")
         return tf.squeeze(networks.dense(hidden, 1, gain=1.0, name="value_output"), axis=-1)
 
@@ -206,13 +188,7 @@ class PolicyGradientModel(abc.ABC):
             )
             metrics["loss/value"] = value_loss
             loss += self.hyperparameter("value_weight", metrics) * value_loss
-        # Where a distribution has no entropy in closed form, that of the samples stands in.
-        try:
-            entropy = distribution.entropy()
-        except NotImplementedError:
-            entropy = -distribution.log_prob(labels["action"])
-        metrics["policy/entropy"] = tf.reduce_mean(entropy)
-        entropy_loss = losses.entropy_loss(entropy)
+        entropy_loss = losses.entropy_loss(_entropy(distribution, labels["action"]))
         metrics["loss/entropy"] = entropy_loss
         loss += self.hyperparameter("entropy_weight", metrics) * entropy_loss
         return loss, metrics
@@ -223,9 +199,18 @@ class PolicyGradientModel(abc.ABC):
             schedules.learning_rate(self.learning_rate), epsilon=1e-5
         )
 
-    def train_op(self, loss: tf.Tensor) -> Any:
+    def train_op(
+        self, loss: tf.Tensor, features: Mapping[str, Any], labels: Mapping[str, Any]
+    ) -> Any:
         """One step down the loss."""
         return optimization.minimize(loss, self.optimizer(), clip_norm=self.clip_norm)
+
+    # --- for those who override ----------------------------------------------------------------
+
+    def encode(self, features: Mapping[str, Any], name: str) -> tf.Tensor:
+        """The observation as one vector; images go through layers named `name`."""
+        space = variables.get_observation_space()
+        return networks.encode_observation(space, features["state"], name=name)
 
     def hyperparameter(self, name: str, metrics: dict[str, tf.Tensor]) -> Any:
         """The present value of a hyper-parameter; a schedule's is noted among the metrics."""
@@ -251,11 +236,20 @@ class PolicyGradientModel(abc.ABC):
             return None
         return normalization.ObservationNormalizer(variables.get_observation_space())
 
-    def _reward_scaler(self, features: Mapping[str, Any]) -> normalization.RewardScaler | None:
+    def _reward_scaler(self, mode: Modes) -> normalization.RewardScaler | None:
         if not self.normalize_reward:
             return None
-        columns = variables.get_num_envs()
-        return normalization.RewardScaler(columns, discount=self.reward_discount)
+        # Acting and evaluation only read, so they may have other numbers of environments.
+        num_envs = variables.get_num_envs() if mode == Modes.TRAIN else None
+        return normalization.RewardScaler(num_envs, discount=self.reward_discount)
+
+
+def _entropy(distribution: Any, action: Any) -> tf.Tensor:
+    """The entropy; where a distribution has none in closed form, its estimate from the samples."""
+    try:
+        return distribution.entropy()
+    except NotImplementedError:
+        return -distribution.log_prob(action)
 
 
 def _after_batch(
@@ -272,7 +266,7 @@ def _after_batch(
             operations.append(normalizer.update(batch["state"]))
         if scaler is not None:
             ended = tf.logical_or(batch["terminated"], batch["truncated"])
-            operations.append(scaler.update(batch["reward"], ended))
+            operations.append(scaler.update(batch["reward"], ended, batch[memory.CUT]))
         return operations
 
     return update

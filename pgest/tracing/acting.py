@@ -66,6 +66,8 @@ class Actor:
     ):
         self._model = model
         model.store.spaces = (observation_space, action_space)
+        if explore:
+            model.store.num_envs = num_envs
         self._action_space = action_space
         self._explore = explore
         self.num_envs = num_envs

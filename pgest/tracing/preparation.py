@@ -10,8 +10,10 @@ from pgest import counters as counters_lib
 from pgest import memory as memory_lib
 from pgest import returns, schedules, update_config
 
-# A prediction of this name multiplies the rewards of which returns and advantages are made.
+# A prediction of this name multiplies the rewards of which returns and advantages are made; they
+# are clipped then, as those of Stable-Baselines3's VecNormalize.
 REWARD_SCALE = "reward_scale"
+_SCALED_REWARD_LIMIT = 10.0
 # What the loop writes besides the model's own predictions.
 _STORED = ("state", "action", "reward", "terminated", "truncated", "action_mask", "reset")
 _MADE = (memory_lib.CUT, memory_lib.BOOTSTRAP_VALUE, "policy_state")
@@ -46,8 +48,14 @@ class Preparation:
         }
         labels |= {name: batch[name] for name in ("action", "reward", "terminated", "truncated")}
         labels["done"] = done
-        labels |= self._targets(batch, ended)
-        metrics = {}
+        discount = schedules.value(self._config.discount, self._counters)
+        lambda_ = schedules.value(self._config.gae_lambda, self._counters)
+        labels |= _targets(batch, ended, discount, lambda_)
+        metrics = {
+            f"hyperparameter/{name}": value
+            for name, value in (("discount", discount), ("gae_lambda", lambda_))
+            if tf.is_tensor(value)
+        }
         if "value" in batch:
             metrics["value/explained_variance"] = returns.explained_variance(
                 batch["value"], labels["value_target"]
@@ -61,36 +69,40 @@ class Preparation:
             features, labels = tf.nest.map_structure(_merge_time, (features, labels))
         return features, labels, metrics
 
-    def _targets(self, batch: dict[str, Any], ended: tf.Tensor) -> dict[str, tf.Tensor]:
-        bootstrap = batch[memory_lib.BOOTSTRAP_VALUE]
-        discount = schedules.value(self._config.discount, self._counters)
-        rewards = batch["reward"]
-        if REWARD_SCALE in batch:
-            # The reward itself stays what the environment gave; values are of scaled rewards.
-            rewards = rewards * tf.reshape(batch[REWARD_SCALE], tf.shape(rewards))
-        sequence = (rewards, batch["terminated"], ended)
-        if "value" not in batch:
-            reward_to_go = returns.discounted_returns(*sequence, bootstrap, discount=discount)
-            targets = {"advantage": reward_to_go, "value_target": reward_to_go}
-            return {"discount_reward": reward_to_go, **targets}
-        values = batch["value"]
-        following = tf.concat([values[1:], bootstrap[-1:]], axis=0)
-        next_values = tf.where(ended, bootstrap, following)
-        reward_to_go = returns.discounted_returns(*sequence, next_values, discount=discount)
-        advantage = returns.gae(
-            rewards,
-            values,
-            next_values,
-            batch["terminated"],
-            ended,
-            discount=discount,
-            lambda_=schedules.value(self._config.gae_lambda, self._counters),
-        )
-        return {
-            "discount_reward": reward_to_go,
-            "advantage": advantage,
-            "value_target": advantage + values,
-        }
+
+def _targets(
+    batch: dict[str, Any], ended: tf.Tensor, discount: Any, lambda_: Any
+) -> dict[str, tf.Tensor]:
+    bootstrap = batch[memory_lib.BOOTSTRAP_VALUE]
+    rewards = batch["reward"]
+    if REWARD_SCALE in batch:
+        # The reward itself stays what the environment gave; values are of scaled rewards.
+        rewards = rewards * tf.reshape(batch[REWARD_SCALE], tf.shape(rewards))
+        limit = _SCALED_REWARD_LIMIT
+        rewards = tf.clip_by_value(rewards, -limit, limit)
+    sequence = (rewards, batch["terminated"], ended)
+    if "value" not in batch:
+        reward_to_go = returns.discounted_returns(*sequence, bootstrap, discount=discount)
+        targets = {"advantage": reward_to_go, "value_target": reward_to_go}
+        return {"discount_reward": reward_to_go, **targets}
+    values = batch["value"]
+    following = tf.concat([values[1:], bootstrap[-1:]], axis=0)
+    next_values = tf.where(ended, bootstrap, following)
+    reward_to_go = returns.discounted_returns(*sequence, next_values, discount=discount)
+    advantage = returns.gae(
+        rewards,
+        values,
+        next_values,
+        batch["terminated"],
+        ended,
+        discount=discount,
+        lambda_=lambda_,
+    )
+    return {
+        "discount_reward": reward_to_go,
+        "advantage": advantage,
+        "value_target": advantage + values,
+    }
 
 
 def _merge_time(leaf: tf.Tensor) -> tf.Tensor:

@@ -58,8 +58,8 @@ def trace(model: model_lib.Model, features: Any, labels: Any, mode: Modes) -> Pr
     found: list[Any] = []
 
     def call(*leaves: tf.Tensor) -> tf.Tensor:
-        packed = tf.nest.pack_sequence_as(structure, leaves)
-        spec, _ = model.call(*packed, mode)
+        packed: tuple[Any, Any] = tf.nest.pack_sequence_as(structure, leaves)
+        spec, _ = model.call(packed[0], packed[1], mode)
         found[:] = [spec, packed]
         return tf.zeros([])
 

@@ -1,0 +1,125 @@
+"""Evaluating and predicting with the greedy policy."""
+
+import glob
+import os
+
+import gymnasium
+import models
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+from tensorboard.backend.event_processing import event_accumulator
+
+import pgest
+
+
+def make_agent(model_fn=models.policy_gradient, **arguments):
+    config = pgest.RunConfig(tf_random_seed=0, log_step_count_steps=None)
+    return pgest.PGAgent(model_fn, pgest.BatchMemory(batch_size=64), config=config, **arguments)
+
+
+def with_metrics(features, labels, mode, params):
+    """Counts, in EVAL, how often the first action was taken, in both ways of writing a metric."""
+    spec = models.policy_gradient(features, labels, mode, params)
+    if mode != pgest.Modes.EVAL:
+        return spec
+    first = tf.cast(tf.equal(labels["action"], 0), tf.float32)
+    mean = tf_keras.metrics.Mean(name="first")
+    mean.update_state(first)
+    return pgest.EstimatorSpec(
+        mode, loss=tf.reduce_mean(first), eval_metric_ops={"first": mean, "pair": (first, tf.reduce_mean(first))}
+    )
+
+
+def test_statistics_counters_and_nothing_moves():
+    agent = make_agent()
+    agent.train("CartPole-v1", steps=2)
+    weights = models.weights(agent)
+    results = agent.evaluate("CartPole-v1", episodes=3)
+    assert results["episodes"] == 3
+    assert results["return_min"] <= results["return_mean"] <= results["return_max"]
+    assert results["length_mean"] == results["return_mean"]
+    assert results["global_step"] == 2
+    assert results["global_timestep"] == agent.global_timestep
+    for name, value in models.weights(agent).items():
+        np.testing.assert_array_equal(weights[name], value, err_msg=name)
+
+
+def test_evaluations_repeat_themselves_and_ignore_training_seeds():
+    agent = make_agent()
+    agent.train("CartPole-v1", steps=1)
+    assert agent.evaluate("CartPole-v1", episodes=3) == agent.evaluate("CartPole-v1", episodes=3)
+
+
+def test_eval_metric_ops_and_loss_of_the_evaluation_batch():
+    agent = make_agent(with_metrics)
+    agent.train("CartPole-v1", steps=1)
+    results = agent.evaluate("CartPole-v1", episodes=2)
+    assert 0 < results["loss"] < 1
+    assert results["first"] == pytest.approx(results["loss"])
+    assert results["pair"] == pytest.approx(results["loss"])
+    again = agent.evaluate("CartPole-v1", episodes=2)
+    assert again["first"] == pytest.approx(results["first"]), "the metric starts anew each time"
+
+
+def test_a_fresh_process_evaluates_the_newest_checkpoint(tmp_path):
+    agent = make_agent(model_dir=tmp_path)
+    agent.train("CartPole-v1", max_steps=1)
+    first = agent.latest_checkpoint()
+    other = make_agent(model_dir=tmp_path)
+    before = other.evaluate("CartPole-v1", episodes=2)
+    agent.train("CartPole-v1", max_steps=30)
+    after = other.evaluate("CartPole-v1", episodes=2)
+    assert after["global_step"] == 30
+    assert after == agent.evaluate("CartPole-v1", episodes=2)
+    old = other.evaluate("CartPole-v1", episodes=2, checkpoint_path=first)
+    assert {k: v for k, v in old.items() if "global" not in k} == {
+        k: v for k, v in before.items() if "global" not in k
+    }
+    assert other.evaluate("CartPole-v1", episodes=2) == after, "the present weights came back"
+
+
+def test_evaluating_the_training_environment_drops_its_episode():
+    env = gymnasium.make("CartPole-v1")
+    agent = make_agent()
+    agent.train(env, timesteps=5)
+    agent.evaluate(env, episodes=1)
+    assert len(agent.memory) == 0
+    agent.train(env, timesteps=5)
+    assert agent.global_timestep == 10
+
+
+def test_vector_environments_play_equal_shares():
+    agent = make_agent()
+    agent.train("CartPole-v1", steps=1)
+    results = agent.evaluate(pgest.make("CartPole-v1", num_envs=2), episodes=5)
+    assert results["episodes"] == 5
+
+
+def test_predict_yields_a_row_an_observation():
+    agent = make_agent(models.actor_critic)
+    agent.train("CartPole-v1", steps=1)
+    observations = np.random.default_rng(0).normal(size=(3, 4))
+    rows = list(agent.predict(observations))
+    assert len(rows) == 3
+    assert rows[0]["value"].shape == ()
+    assert {int(row["action"]) for row in rows} <= {0, 1}
+
+
+def test_predict_needs_to_know_the_spaces():
+    with pytest.raises(ValueError, match="env="):
+        list(make_agent().predict(np.zeros([1, 4], np.float32)))
+
+
+def test_results_are_on_tensorboard_beside_the_training_curves(tmp_path):
+    agent = make_agent(model_dir=tmp_path)
+    agent.train("CartPole-v1", steps=2)
+    results = agent.evaluate("CartPole-v1", episodes=2)
+    agent.evaluate("CartPole-v1", episodes=2, name="long")
+    assert os.path.isdir(tmp_path / "eval_long")
+    (file,) = glob.glob(str(tmp_path / "eval" / "events*"))
+    events = event_accumulator.EventAccumulator(file).Reload()
+    (point,) = events.Tensors("episode/return")
+    assert point.step == agent.global_timestep
+    assert tf.make_ndarray(point.tensor_proto) == pytest.approx(results["return_mean"])
