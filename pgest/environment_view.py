@@ -150,7 +150,7 @@ class EnvironmentView(abc.ABC):
 
         Args:
             action: A nest of arrays ``[B, …]`` in the environment's own terms; see
-                `environment_spaces.environment_action`.
+                `actions.environment_action`.
 
         Raises:
             ValueError: The action's shape or structure is not that of the action space.

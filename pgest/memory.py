@@ -67,6 +67,7 @@ class BatchMemory:
         if self.batch_size is None and self.episodes is None:
             self.batch_size = 5000
         self._columns: TimestepColumns | None = None
+        self._longest = self._held = self._num_ended_timesteps = 0
         self._calls = 0
         self._warned = False
         self.clear()
@@ -101,6 +102,9 @@ class BatchMemory:
           KeyError: names are missing, or were not there at the first call.
           ValueError: a value's shape differs from the first call's, or its dtype does not fit.
         """
+        if self._columns is not None:
+            self._columns.check_keys(values)
+            self._columns.check_nests(values)
         self.step_vector(tf.nest.map_structure(lambda value: np.asarray(value)[None], values))
 
     def step_vector(self, values: Mapping[str, Any], acted: np.ndarray | None = None) -> None:

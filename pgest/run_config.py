@@ -86,7 +86,7 @@ def _check_number(name: str, value: object, smallest: float, optional: bool = Tr
     if isinstance(value, bool) or not isinstance(value, kind):
         wanted = "a number" if fractions else "an integer"
         raise TypeError(f"RunConfig.{name} is {value!r}; expected {wanted}.")
-    if not value >= smallest:  # NaN is not
+    if not float(value) >= smallest:  # NaN is not
         wanted = "0 or more" if smallest == 0 else "more than 0"
         raise ValueError(f"RunConfig.{name} is {value}; expected {wanted}.")
 

@@ -77,10 +77,10 @@ class TimestepColumns:
             else:
                 leaves.extend(np.asarray(leaf) for leaf in tf.nest.flatten(value))
         if len(leaves) != len(self.leaves):
-            self._check_nests(values)
-        for leaf, shape, dtype in zip(leaves, self._shapes, self._dtypes, strict=True):
-            if leaf.shape != shape or leaf.dtype != dtype:
-                self._check_leaf(values, leaf, shape, dtype)
+            self.check_nests(values)
+        for index, leaf in enumerate(leaves):
+            if leaf.shape != self._shapes[index] or leaf.dtype != self._dtypes[index]:
+                self._check_leaf(index, leaf, values)
         return leaves
 
     def check_keys(self, values: Mapping[str, Any]) -> None:
@@ -94,6 +94,16 @@ class TimestepColumns:
                 f"A timestep {' and '.join(parts)}; the first one held {', '.join(self.keys)}. "
                 "clear() does not change the names: make a new memory."
             )
+
+    def check_nests(self, values: Mapping[str, Any]) -> None:
+        """Raises `ValueError` unless the values are nests like those of the first timestep."""
+        for key, first in zip(self.keys, self._structure, strict=True):
+            try:
+                tf.nest.assert_same_structure(first, values[key])
+            except (ValueError, TypeError) as error:
+                raise ValueError(
+                    f"{key} is another nest than in the first timestep: {error}"
+                ) from error
 
     def grow(self) -> None:
         """Doubles the capacity."""
@@ -133,13 +143,11 @@ class TimestepColumns:
 
     def remove(self, counts: np.ndarray, left: np.ndarray) -> None:
         """Drops the first `counts[b]` rows of each column; the `left[b]` behind them move up."""
-        for column in np.flatnonzero(left):
-            start, stop = int(counts[column]), int(counts[column] + left[column])
-            if start:
+        for column, (start, size) in enumerate(zip(counts.tolist(), left.tolist(), strict=True)):
+            if start and size:
                 for leaf in (*self.leaves, self.cut, self.bootstrap):
-                    leaf[: stop - start, column] = leaf[start:stop, column].copy()
-        for column, first in enumerate(left):
-            self.unmark(slice(int(first), None), column)
+                    leaf[:size, column] = leaf[start : start + size, column].copy()
+            self.unmark(slice(size, None), column)
 
     def unmark(self, rows: slice, column: int | slice) -> None:
         """Takes back that rows were cut, and their bootstrap values."""
@@ -162,30 +170,16 @@ class TimestepColumns:
         packed = tf.nest.pack_sequence_as(self._structure, leaves)
         return dict(zip(self.keys, packed, strict=True))
 
-    def _check_leaf(
-        self, values: Mapping[str, Any], leaf: np.ndarray, shape: tuple[int, ...], dtype: np.dtype
-    ) -> None:
+    def _check_leaf(self, index: int, leaf: np.ndarray, values: Mapping[str, Any]) -> None:
         """Raises where a leaf would be stored as something that it is not."""
+        shape, dtype = self._shapes[index], self._dtypes[index]
         if leaf.shape == shape and np.can_cast(leaf.dtype, dtype, "same_kind"):
             return
-        self._check_nests(values)
-        names = [
-            key
-            for key in self.keys
-            if any(np.asarray(part).shape == leaf.shape and np.array_equal(part, leaf)
-                   for part in tf.nest.flatten(values[key]))
-        ]  # fmt: skip
+        self.check_nests(values)
+        sizes = [len(tf.nest.flatten(part)) for part in self._structure]
+        name = self.keys[int(np.searchsorted(np.cumsum(sizes), index, side="right"))]
         raise ValueError(
-            f"{' or '.join(names)} is {leaf.dtype} of shape {leaf.shape}, environments first; the "
-            f"first timestep fixed {dtype} of shape {shape}. Give it that dtype and shape from the "
-            "first timestep on, or make a new memory."
+            f"{name} is {leaf.dtype} of shape {leaf.shape}, environments first; the first timestep "
+            f"fixed {dtype} of shape {shape}. Give it that dtype and shape from the first "
+            "timestep on, or make a new memory."
         )
-
-    def _check_nests(self, values: Mapping[str, Any]) -> None:
-        for key, first in zip(self.keys, self._structure, strict=True):
-            try:
-                tf.nest.assert_same_structure(first, values[key])
-            except (ValueError, TypeError) as error:
-                raise ValueError(
-                    f"{key} is another nest than in the first timestep: {error}"
-                ) from error

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from environment_fakes import SpaceEnv
 from gymnasium import spaces
 
-from pgest import environments
-from pgest.environment_spaces import environment_action
+from pgest import actions, environments
 
 OBSERVATION_SPACES = [
     spaces.Box(0, 255, (8, 6, 3), np.uint8),
@@ -78,7 +78,7 @@ ACTION_SPACES = [
         np.array([[0, 2], [1, 0]], np.int32),
         np.array([[10, 22], [11, 20]]),
     ),
-    (spaces.MultiBinary(2), np.array([[0.0, 1.0], [1.0, 1.0]]), np.array([[0, 1], [1, 1]], "i1")),
+    (spaces.MultiBinary(2), np.array([[0, 1], [1, 1]]), np.array([[0, 1], [1, 1]], "i1")),
     (
         spaces.Box(np.array([-1, 0], "f4"), np.array([1, np.inf], "f4")),
         np.array([[-3.0, 7.0], [0.25, -1.0]]),
@@ -106,7 +106,10 @@ def test_actions_reach_the_environments_in_their_own_terms(space, sampled, expec
         made.append(SpaceEnv(spaces.Discrete(2), space))
         return made[-1]
 
-    action = environment_action(space, sampled)
+    tensors = actions.environment_action(space, tf.nest.map_structure(tf.constant, sampled))
+    action = tf.nest.map_structure(
+        lambda leaf, wanted: leaf.numpy().astype(wanted.dtype), tensors, expected
+    )
     view = environments.view(factory, seed=0, num_envs=2)
     view.observe()
     view.step(action)

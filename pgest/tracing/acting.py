@@ -198,8 +198,8 @@ class Actor:
             action = predictions.pop("results")
         else:
             action = distribution.sample(seed=seed) if self._explore else distribution.mode()
-            if self._explore:
-                predictions.setdefault("log_prob", distribution.log_prob(action))
+            # Of greedy actions too: losses of EVAL read it.
+            predictions.setdefault("log_prob", distribution.log_prob(action))
         environment_action = actions.environment_action(self._action_space, action)
         leaves = zip(tf.nest.flatten(action), tf.nest.flatten(environment_action), strict=True)
         if all(left is right for left, right in leaves):
