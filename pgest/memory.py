@@ -1,7 +1,4 @@
-"""Memories hold the timesteps between two updates. They store and hand over; they compute nothing.
-
-Each environment has a column of `TimestepColumns`, filled from the top.
-"""
+"""Memories hold timesteps between two updates. They store and hand over; they compute nothing."""
 
 from __future__ import annotations
 
@@ -233,7 +230,6 @@ class BatchMemory:
         if stored is None:
             stored = self._columns = TimestepColumns(values, self._first_capacity())
             self.clear()
-            return stored
         if "terminated" in values and len(values["terminated"]) != stored.num_envs:
             self._change_environments(stored, len(values["terminated"]))
         return stored

@@ -1,4 +1,4 @@
-"""The contract between a user's model and the agent: modes, the spec, and how model_fn is called."""
+"""The contract between a user's model and the agent: modes, specs, how model_fn is called."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
+import tf_keras
 
 
 class Modes(str, enum.Enum):
@@ -146,12 +147,15 @@ class EstimatorSpec:
     def _check_eval_metrics(self) -> None:
         for name, value in self.eval_metric_ops.items():
             pair = isinstance(value, (tuple, list)) and len(value) == 2
-            if not pair and not hasattr(value, "update_state"):
-                raise TypeError(
-                    f"EstimatorSpec.eval_metric_ops[{name!r}] is {type(value).__name__}; expected a "
-                    "tf_keras.metrics.Metric whose update_state was called, or a pair (value "
-                    "tensor, update op)."
-                )
+            if pair or isinstance(value, tf_keras.metrics.Metric):
+                continue
+            kind = type(value)
+            library = " of Keras 3" if kind.__module__.startswith("keras.") else ""
+            raise TypeError(
+                f"EstimatorSpec.eval_metric_ops[{name!r}] is {kind.__name__}{library}; expected a "
+                "tf_keras.metrics.Metric whose update_state was called, or a pair (value tensor, "
+                "update op)."
+            )
 
     def _check_loss(self) -> None:
         if self.loss is None:

@@ -155,7 +155,9 @@ def explained_variance(prediction: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
     """
     target = tf.convert_to_tensor(target)
     residual = target - tf.cast(prediction, target.dtype)
-    return 1.0 - tf.math.reduce_variance(residual) / tf.math.reduce_variance(target)
+    variance = tf.math.reduce_variance(target)
+    explained = 1.0 - tf.math.reduce_variance(residual) / variance
+    return tf.where(variance > 0.0, explained, tf.constant(float("nan"), target.dtype))
 
 
 def normalize(advantages: tf.Tensor, *, epsilon: float = 1e-8) -> tf.Tensor:

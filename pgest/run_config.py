@@ -62,15 +62,13 @@ class RunConfig:
             _check_number(name, getattr(self, name), smallest=1e-9, optional=optional)
         for name in ("keep_checkpoint_max", "save_summary_steps", "log_step_count_steps"):
             _check_number(name, getattr(self, name), smallest=0)
-        seed = self.tf_random_seed
-        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, numbers.Integral)):
-            raise TypeError(f"RunConfig.tf_random_seed is {seed!r}; expected an integer or None.")
-        if seed is not None and not 0 <= int(seed) < 2**31:
-            raise ValueError(f"RunConfig.tf_random_seed is {seed}; expected 0 <= seed < 2**31.")
-        if self.model_dir is not None and not isinstance(self.model_dir, (str, os.PathLike)):
-            raise TypeError(f"RunConfig.model_dir is {self.model_dir!r}; expected a path or None.")
-        if self.model_dir is not None and not os.fspath(self.model_dir):
-            raise ValueError("RunConfig.model_dir is empty; expected a path or None.")
+        if self.tf_random_seed is not None:
+            _check_number("tf_random_seed", self.tf_random_seed, smallest=0)
+            if self.tf_random_seed >= 2**31:
+                raise ValueError(
+                    f"RunConfig.tf_random_seed is {self.tf_random_seed}; expected less than 2**31."
+                )
+        _check_path("model_dir", self.model_dir)
         if not isinstance(self.jit_compile, bool) and self.jit_compile != "auto":
             raise ValueError(
                 f"RunConfig.jit_compile is {self.jit_compile!r}; expected 'auto', True or False."
@@ -109,3 +107,13 @@ def resolved(config: RunConfig | None, model_dir: str | os.PathLike[str] | None)
             f"{os.fspath(config.model_dir)!r}; give one."
         )
     return dataclasses.replace(config, model_dir=model_dir)
+
+
+def _check_path(name: str, value: object) -> None:
+    """Raises unless `value` is a path or None."""
+    if value is None:
+        return
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"RunConfig.{name} is {value!r}; expected a path or None.")
+    if not os.fspath(value):
+        raise ValueError(f"RunConfig.{name} is empty; expected a path or None.")

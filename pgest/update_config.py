@@ -90,5 +90,5 @@ class UpdateConfig:
 def _check_real(name: str, value: Any, low: float, high: float) -> None:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} is {value!r}; expected a number.")
-    if not low <= value <= high:
+    if not low <= float(value) <= high:
         raise ValueError(f"{name} is {value}; expected {low} to {high}.")

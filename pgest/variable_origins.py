@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import sys
+import types
 
 _PACKAGE = __name__.rsplit(".", 1)[0]
 _OPTIMIZERS = "tf_keras.src.optimizers"
@@ -43,7 +44,7 @@ def origin_of(name: str) -> Origin:
     Raises:
       TypeError: it is Keras 3's or a tf.compat.v1.train optimizer's; the message says what to use.
     """
-    frame = sys._getframe(1)
+    frame: types.FrameType | None = sys._getframe(1)
     module = _module(frame)
     while frame is not None and module.startswith(f"{_PACKAGE}.variable"):
         frame = frame.f_back
@@ -73,5 +74,5 @@ def origin_of(name: str) -> Origin:
     return origin
 
 
-def _module(frame: object) -> str:
-    return "" if frame is None else getattr(frame, "f_globals", {}).get("__name__") or ""
+def _module(frame: types.FrameType | None) -> str:
+    return "" if frame is None else frame.f_globals.get("__name__") or ""

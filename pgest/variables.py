@@ -18,13 +18,14 @@ import gymnasium
 import tensorflow as tf
 from tf_keras.src import backend as keras_backend
 
-from pgest import adapted_layers, initial_values, variable_origins, variable_store
+from pgest import called_layers, initial_values, variable_origins, variable_store
 from pgest import counters as counters_lib
 
 Origin = variable_origins.Origin
 _ROOT = "model_fn"
 
 _state = threading.local()
+_as_it_is = contextlib.nullcontext
 
 
 def current() -> Build:
@@ -130,17 +131,20 @@ class Build:
       requested: the variables of the store that the call used, by name, in the order of asking.
       metrics: scalars by name, reported beside those of the model_fn's spec.
       optimizers: how many `minimize` has applied so far.
+      layers: the Keras layers that it called.
       error: the first that was raised while a variable was being made.
     """
 
-    def __init__(self, store: variable_store.VariableStore, mode: str):
+    def __init__(self, store: variable_store.VariableStore, mode: str, rooted: bool = True):
         self.store = store
+        self._rooted = rooted
         self.mode = mode
         self.counters = store.counters
         self.requested: dict[str, tf.Variable] = {}
         self.metrics: dict[str, tf.Tensor] = {}
         self.optimizers = 0
         self.error: Exception | None = None
+        self.layers = called_layers.CalledLayers()
         self._transients: collections.Counter[str] = collections.Counter()
         self._steps: list[tuple[str, tf.Variable]] = []
         self._slots: set[int] = set()
@@ -152,9 +156,13 @@ class Build:
 
     @property
     def trainable_variables(self) -> list[tf.Variable]:
-        """The trainable variables that this call used, of layers made outside too."""
+        """The trainable variables that this call used, of layers made outside too.
+
+        Those of layers with `trainable = False` are left out.
+        """
         used = {id(v): v for v in (*self.requested.values(), *self.captured)}
-        return [v for v in used.values() if v.trainable and id(v) not in self._slots]
+        left_out = self._slots | self.layers.frozen
+        return [v for v in used.values() if v.trainable and id(v) not in left_out]
 
     @property
     def captured(self) -> list[tf.Variable]:
@@ -170,7 +178,7 @@ class Build:
         outer = counts.get(graph)
         # TensorFlow makes a scope's name unique within a graph; below a fresh root every
         # name is free again, and the root is taken off in `_full_name`.
-        with tf.name_scope(prefix or _ROOT):
+        with tf.name_scope(prefix or _ROOT) if prefix or self._rooted else _as_it_is():
             self._prefixes.append(prefix)
             self._roots.append(tf.get_current_name_scope())
             counts[graph] = collections.defaultdict(int)
@@ -240,7 +248,7 @@ class Build:
             return self._transient(next_creator, name, kwargs)
         slot = origin is Origin.OPTIMIZER_SLOT
         if name in self.requested:
-            if not (slot and self._applying):
+            if not (metric or (slot and self._applying)):
                 raise ValueError(self._asked_twice(name))
             name = self._numbered(name)
         local = evaluating and (metric or slot or kwargs.get("trainable") is False)
@@ -251,7 +259,7 @@ class Build:
         return variable
 
     def _numbered(self, name: str) -> str:
-        """A free name; tf_keras' Adafactor asks for one name twice for each bias."""
+        """A free name; tf_keras names the variables of all metrics alike, and Adafactor's."""
         number = 1
         while f"{name}_{number}" in self.requested:
             number += 1
@@ -297,24 +305,28 @@ class Build:
 
 
 @contextlib.contextmanager
-def building(store: variable_store.VariableStore, mode: str) -> Iterator[Build]:
+def building(
+    store: variable_store.VariableStore, mode: str, rooted: bool = True
+) -> Iterator[Build]:
     """Every variable that is made inside goes through the store.
 
     Args:
       store: of the model.
       mode: the name of the mode of this call of model_fn.
+      rooted: False where nothing else was named in this graph, so that the tags of `tf.summary`
+        calls stay as the user wrote them.
 
     Raises:
       ValueError, TypeError: a variable cannot be shared by name; the first such error of the call,
         even where Keras swallowed it.
     """
-    build = Build(store, mode)
+    build = Build(store, mode, rooted)
     stack = _state.__dict__.setdefault("builds", [])
     stack.append(build)
     try:
         with contextlib.ExitStack() as inside:
             inside.enter_context(initial_values.seeded(store.seed))
-            inside.enter_context(adapted_layers.kept_variable())
+            build.layers = inside.enter_context(called_layers.noted())
             inside.enter_context(build.renamed())
             inside.enter_context(tf.variable_creator_scope(build.create))
             yield build

@@ -21,7 +21,7 @@ LAYERS = (
         "run_config",
         "counters",
         "initial_values",
-        "adapted_layers",
+        "called_layers",
         "variable_origins",
         "variable_store",
         "variables",

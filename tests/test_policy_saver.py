@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -207,6 +208,12 @@ def test_python_code_inside_of_a_policy_is_refused():
 def test_bad_batch_sizes(batch_size):
     with pytest.raises(ValueError, match=r"Expected batch_size == None or python int > 0, saw: "):
         policy_saver.PolicySaver(models.DiscretePolicy(), batch_size=batch_size)
+
+
+@pytest.mark.parametrize("seed", [1.5, "3", True, tf.constant(3.0)])
+def test_the_seed_must_be_an_int(seed):
+    with pytest.raises(TypeError, match="seed: got .*, expected None or an int"):
+        policy_saver.PolicySaver(models.DiscretePolicy(), seed=seed)
 
 
 @pytest.mark.parametrize("train_step", [3, 3.0, tf.constant(3)])
@@ -514,34 +521,30 @@ def test_the_flat_loop_of_the_documentation(tmp_path):
 def test_saved_model_cli_shows_and_runs(tmp_path):
     policy = policies.GreedyPolicy(models.DiscretePolicy())
     policy_saver.PolicySaver(policy).save(tmp_path / "policy")
-    program = [
-        sys.executable,
-        "-c",
-        "from tensorflow.python.tools.saved_model_cli import main; main()",
-    ]
-    common = ["--dir", str(tmp_path / "policy"), "--tag_set", "serve", "--signature_def", "action"]
+    program = shutil.which("saved_model_cli", path=os.path.dirname(sys.executable))
+    if program is None:
+        pytest.skip("TensorFlow's saved_model_cli is not installed")
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    shown = subprocess.run(
-        [*program, "show", *common], capture_output=True, text=True, check=True, env=environment
-    ).stdout
+
+    def run(command, *arguments):
+        common = ("--dir", str(tmp_path / "policy"), "--tag_set", "serve")
+        done = subprocess.run(
+            [program, command, *common, "--signature_def", "action", *arguments],
+            capture_output=True,
+            text=True,
+            env=environment,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    shown = run("show")
     assert "inputs['0/observation']" in shown and "outputs['action']" in shown
-    observation = models.observation_of(policy, 1)
-    values = [
-        "0/observation=" + repr(observation.tolist()),
-        "0/step_type=np.ones(1, dtype=np.int32)",
-        "0/reward=np.zeros(1, dtype=np.float32)",
-        "0/discount=np.ones(1, dtype=np.float32)",
-    ]
-    run = [
-        *program,
-        "run",
-        *common,
-        "--input_exprs",
-        ";".join(values).replace("[[", "np.float32([[").replace("]]", "]])"),
-    ]
-    ran = subprocess.run(run, capture_output=True, text=True, check=True, env=environment).stdout
-    wanted = policy.action(models.time_step_of(policy, 1)).action.numpy()
-    assert f"action:\n{wanted}" in ran
+    time_step = models.time_step_of(policy, 1)
+    np.savez(tmp_path / "inputs.npz", **time_step._asdict())
+    inputs = [f"0/{name}={tmp_path}/inputs.npz[{name}]" for name in time_step._fields]
+    ran = run("run", "--inputs", ";".join(inputs))
+    wanted = policy.action(time_step).action.numpy()
+    assert f"Result for output key action:\n{wanted}" in ran
 
 
 # --- seeds -------------------------------------------------------------------------------------

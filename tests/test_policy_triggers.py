@@ -334,7 +334,7 @@ def test_a_stale_export_is_written_again(tmp_path, caplog):
     triggers.PolicySavedModelTrigger(tmp_path, make_agent(hidden=9), make_step(), 1)
     assert "held another policy; it is exported anew" in caplog.text
     policy = loader.load_policy(tmp_path)
-    assert policy.variables()[0].shape == (4, 9)
+    assert (4, 9) in [value.shape for value in policy.variables()]
 
 
 def test_another_architecture_beside_checkpoints_is_refused(tmp_path):
@@ -555,7 +555,7 @@ def read_once(directory):
 
 @pytest.mark.slow
 def test_a_killed_writer_never_leaves_a_broken_policy(tmp_path):
-    """Kills at points spread evenly over the time that a slowed save takes, while a reader polls."""
+    """Kills at points spread evenly over a slowed save, while a reader polls."""
     directory = tmp_path / "policies"
     points, first, delay = 8, 1, 0.05
     duration = None

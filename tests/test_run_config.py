@@ -23,7 +23,7 @@ def test_it_is_frozen_and_replaced():
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.tf_random_seed = 2
     assert dataclasses.replace(config, tf_random_seed=2).tf_random_seed == 2
-    with pytest.raises(ValueError, match="tf_random_seed is -1"):
+    with pytest.raises(ValueError, match="tf_random_seed is -1; expected 0 or more"):
         dataclasses.replace(config, tf_random_seed=-1)
 
 
@@ -39,7 +39,7 @@ def test_a_path_is_a_model_dir(path):
         ({"model_dir": ""}, ValueError, "model_dir is empty"),
         ({"tf_random_seed": 1.5}, TypeError, "tf_random_seed is 1.5; expected an integer"),
         ({"tf_random_seed": True}, TypeError, "tf_random_seed is True"),
-        ({"tf_random_seed": 2**31}, ValueError, "expected 0 <= seed < 2"),
+        ({"tf_random_seed": 2**31}, ValueError, "expected less than 2"),
         ({"save_checkpoints_steps": 0}, ValueError, "expected more than 0"),
         ({"save_checkpoints_steps": 1.5}, TypeError, "expected an integer"),
         ({"save_checkpoints_secs": "1"}, TypeError, "expected a number"),

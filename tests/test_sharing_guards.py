@@ -21,6 +21,7 @@ from traced_models import (
     make_model,
     make_updater,
     restored,
+    traced,
     values,
 )
 
@@ -45,7 +46,7 @@ def policy_model(actor, critic=None):
             tf.square(value - labels["discount_reward"])
             - distribution.log_prob(labels["action"]) * labels["advantage"]
         )
-        train_op = pgest.minimize(loss, tf_keras.optimizers.SGD(0.5))
+        train_op = pgest.minimize(loss, tf_keras.optimizers.SGD(0.1))
         return pgest.EstimatorSpec(mode, distribution=distribution, loss=loss, train_op=train_op)
 
     return model_fn
@@ -66,7 +67,7 @@ def dense_actor(states, mode):
 
 
 def check(model, log_prob):
-    call(model, TRAIN, run=False)
+    traced(model, TRAIN)
     features = {"state": tf.constant(STATES)}
     given = tf.nest.map_structure(tf.constant, labels(log_prob=log_prob))
     return probing.check_log_probabilities(model, features, given)
@@ -84,10 +85,10 @@ def test_without_the_guard_a_critic_built_first_leaves_the_acting_policy_untrain
     model = make_model(policy_model(dense_actor, dense_critic))
     call(model, PREDICT)
     updater = make_updater(model, normalize_advantage=False)
-    before = probability(call(model, PREDICT)), probability(call(model, TRAIN, run=True))
-    for step in range(30):
+    before = probability(call(model, PREDICT)), probability(call(model, TRAIN))
+    for step in range(60):
         updater(batch(), step, None)  # as if all were well: the loss falls
-    after = probability(call(model, PREDICT)), probability(call(model, TRAIN, run=True))
+    after = probability(call(model, PREDICT)), probability(call(model, TRAIN))
     assert after[1] > before[1] + 0.1  # the policy that is trained has learnt the actions
     assert after[0] < before[0] + 0.05  # the one that acts has not: it has the critic's layer
     assert "dense_2/kernel" in model.used[TRAIN]
@@ -686,7 +687,7 @@ def test_an_adapted_normalization_is_saved_and_restored():
     assert np.abs(other(STATES) - before[0]).max() > 0.1
     continued = restored(two_parts(other, tf.identity), saved)
     np.testing.assert_allclose(call(continued, PREDICT)["results"], before, rtol=1e-5)
-    assert not tf_keras.layers.Normalization.call.__module__.startswith("pgest")
+    assert tf_keras.layers.Layer.__call__.__module__.startswith("tf_keras")  # put back
 
 
 def test_an_adapted_normalization_inside_a_functional_model_is_saved():
@@ -770,9 +771,7 @@ def test_initial_values_that_are_not_static_say_what_to_do(make):
 
 def test_without_the_guard_keras_3_fails_obscurely():
     with pytest.raises(ValueError, match="singleton tf.Variables"):
-        PlainSharing().trace(
-            lambda states: keras.layers.Dense(2)(states), tf.constant(STATES)
-        )
+        PlainSharing().trace(lambda states: keras.layers.Dense(2)(states), tf.constant(STATES))
 
 
 @pytest.mark.parametrize("module", [keras, tf.keras], ids=["keras", "tf.keras"])
@@ -827,9 +826,7 @@ def test_the_other_optimizers_applied_by_hand_say_what_to_use():
 
     def keras_3(loss, variables):
         optimizer = keras.optimizers.Adam(0.1)
-        return optimizer.apply_gradients(
-            zip(tf.gradients(loss, variables), variables, strict=True)
-        )
+        return optimizer.apply_gradients(zip(tf.gradients(loss, variables), variables, strict=True))
 
     with pytest.raises(TypeError, match="made by Keras 3.*`import tf_keras`"):
         call(make_model(train_model(keras_3)), TRAIN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,17 +28,22 @@ def labels(**more: Any) -> dict[str, Any]:
     return {"action": ACTIONS, "advantage": rewards, "discount_reward": rewards, **more}
 
 
-def call(model: model_lib.Model, mode: Modes, *, run: bool = True, **more: Any) -> dict[str, Any]:
-    """Traces and runs one call on `STATES`; in TRAIN, executes the train_op.
+def call(model: model_lib.Model, mode: Modes, **more: Any) -> dict[str, Any]:
+    """Traces and runs one call. See `traced`."""
+    return traced(model, mode, **more)()
+
+
+def traced(model: model_lib.Model, mode: Modes, **more: Any) -> Callable[[], dict[str, Any]]:
+    """Traces a call on `STATES`.
 
     Args:
       model: the model.
       mode: of the call.
-      run: False only traces.
       **more: further labels.
 
     Returns:
-      What the spec holds, on the host: predictions, `log_prob`, `loss`.
+      What runs it, and in TRAIN executes the train_op; it returns what the spec holds, on the
+      host: predictions, `log_prob`, `loss` and the metrics of `minimize`.
     """
 
     def outputs_of(features: Any, given: Any) -> dict[str, Any]:
@@ -51,13 +57,14 @@ def call(model: model_lib.Model, mode: Modes, *, run: bool = True, **more: Any) 
                 outputs["loss"] = tf.identity(spec.loss)
         return outputs
 
-    function = tf.function(outputs_of, autograph=False)
     arguments = tf.nest.map_structure(tf.constant, ({"state": STATES}, labels(**more)))
-    concrete = function.get_concrete_function(*arguments)
-    if not run:
-        return {}
-    outputs = concrete(*tf.nest.flatten(arguments))
-    return {name: value.numpy() for name, value in outputs.items()}
+    concrete = tf.function(outputs_of, autograph=False).get_concrete_function(*arguments)
+
+    def run() -> dict[str, Any]:
+        outputs = concrete(*tf.nest.flatten(arguments))
+        return {name: value.numpy() for name, value in outputs.items()}
+
+    return run
 
 
 def make_updater(model: model_lib.Model, **config: Any) -> updating.Updater:

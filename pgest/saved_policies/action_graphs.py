@@ -85,6 +85,7 @@ class ActionGraph:
         self._pack_info = _packer(policy_step_spec.info)
 
     def __call__(self, time_step: Any, policy_state: nests.Nest, seed: Any) -> PolicyStep:
+        """The next step: arrays, their batch axis taken off where it was put on."""
         arrays = self.read(time_step, policy_state)
         leaves: list[Any] = [array for array, fed in zip(arrays, self._fed, strict=True) if fed]
         if self._feeds_seed:

@@ -149,11 +149,11 @@ class SavedModelPyTFEagerPolicy(PyPolicy):
             before = [variable.read_value() for variable in held]
             try:
                 _restore(self._policy, prefix)
-            except tf.errors.NotFoundError:
-                raise
-            except (AssertionError, ValueError, tf.errors.OpError) as error:
+            except Exception as error:
                 for variable, value in zip(held, before, strict=True):
                     variable.assign(value)
+                if isinstance(error, tf.errors.NotFoundError):
+                    raise
                 reason = str(error).strip().partition("\n")[0]
                 raise ValueError(
                     f"The checkpoint {path!r} does not fit the policy {self._model_path!r}, which "

@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from pgest import nests, seeds, spec_checks, specs
+from pgest import nests, spec_checks, specs
 from pgest.distributions import portable
 from pgest.saved_policies import loadable_distributions
 from pgest.tf_policies import TFPolicy
@@ -209,7 +209,7 @@ def _seed_sequence(seed: int) -> tf.Tensor:
         shape=[2],
         minval=tf.constant(limits.min, tf.int32),
         maxval=tf.constant(limits.max, tf.int32),
-        seed=seeds.as_int(seeds.as_seed(seed).numpy()) % 2**63,
+        seed=int(seed) % 2**63,
         seed2=_SECOND_SEED,
     )
 

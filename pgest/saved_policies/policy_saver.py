@@ -14,6 +14,7 @@ import tensorflow as tf
 from pgest import nests, specs
 from pgest.saved_policies import (
     directories,
+    exported_module,
     policy_functions,
     portable_signatures,
     saver_arguments,
@@ -60,7 +61,7 @@ class PolicySaver:
 
     Raises:
       TypeError: `policy` is no `TFPolicy`, or one that cannot be saved; `metadata` is no dict of
-        `tf.Variable`s.
+        `tf.Variable`s; `seed` is no int.
       ValueError: `batch_size` is neither None nor a positive int; `train_step` is no variable;
         names are missing or collide; `input_fn_and_spec` does not give what the policy takes.
 
@@ -95,7 +96,7 @@ class PolicySaver:
         self._metadata = saver_arguments.checked_metadata(metadata)
         self._train_step = saver_arguments.checked_train_step(train_step)
         self._portable = portable
-        self._seed = seed
+        self._seed = saver_arguments.checked_seed(seed)
         self._lock = threading.RLock()
         self._graph_file: bytes | None = None
         self._registered: list[str] = []
@@ -110,13 +111,17 @@ class PolicySaver:
         self._functions = policy_functions.PolicyFunctions(
             policy,
             batch_size=self._batch_size,
-            seed=seed,
+            seed=self._seed,
             input_fn_and_spec=input_fn_and_spec,
             as_parameters=portable,
         )
         self._variables = self._functions.variables()
-        self._signatures = self._flat_signatures(policy)
-        self._module = self._exported_module()
+        with exported_module.without_remarks():
+            self._signatures = self._flat_signatures(policy)
+        self._module = exported_module.make(
+            self._functions, self._variables, self._train_step, self._metadata
+        )
+        self._architecture: str | None = None
 
     @property
     def policy(self) -> tf.Module:
@@ -151,7 +156,9 @@ class PolicySaver:
     @property
     def architecture(self) -> str:
         """A fingerprint of what the policy computes; the weights do not count."""
-        return policy_functions.digest(self._functions.concrete_action)
+        if self._architecture is None:
+            self._architecture = policy_functions.digest(self._functions.concrete_action)
+        return self._architecture
 
     def get_train_step(self) -> np.ndarray:
         """The present train step, a numpy integer."""
@@ -339,33 +346,9 @@ class PolicySaver:
             made |= portable_signatures.make(policy, self._batch_size)
         return made
 
-    def _exported_module(self) -> tf.Module:
-        module = tf.Module(name="policy")
-        metadata, train_step = self._metadata, self._train_step
-
-        @tf.function(autograph=False, input_signature=())
-        def get_train_step() -> tf.Tensor:
-            return train_step.read_value()
-
-        @tf.function(autograph=False, input_signature=())
-        def get_metadata() -> dict[str, tf.Tensor]:
-            return {name: variable.read_value() for name, variable in metadata.items()}
-
-        for function in (get_train_step, get_metadata):
-            function.get_concrete_function()
-        module.action = self._functions.action
-        module.distribution = self._functions.distribution
-        module.get_initial_state = self._functions.get_initial_state
-        module.get_train_step = get_train_step
-        module.get_metadata = get_metadata
-        module.model_variables = self._variables
-        module.train_step = train_step
-        # A copy: what is assigned to a module becomes a wrapper, which a function cannot return.
-        module.metadata = dict(metadata)
-        return module
-
     def _write_saved_model(self, staging: str, options: Any) -> None:
-        tf.saved_model.save(self._module, staging, signatures=self._signatures, options=options)
+        with exported_module.without_remarks():
+            tf.saved_model.save(self._module, staging, signatures=self._signatures, options=options)
         has_assets = os.path.isdir(os.path.join(staging, "assets")) and os.listdir(
             os.path.join(staging, "assets")
         )
@@ -384,7 +367,7 @@ class PolicySaver:
             "format": 1,
             "batch_size": self._batch_size,
             "portable": self._portable,
-            "seed": self._seed if isinstance(self._seed, int) else None,
+            "seed": self._seed,
             "architecture": self.architecture,
             "variables": [
                 f"{variable.dtype.name}{list(variable.shape)}" for variable in self._variables

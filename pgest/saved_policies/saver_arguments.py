@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import numbers
 import operator
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -23,6 +24,15 @@ def checked_batch_size(batch_size: Any) -> int | None:
     if size <= 0:
         raise ValueError(f"Expected batch_size == None or python int > 0, saw: {batch_size!r}")
     return size
+
+
+def checked_seed(seed: Any) -> int | None:
+    """The seed as a Python int, or None; TypeError for anything else."""
+    if seed is None:
+        return None
+    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
+        raise TypeError(f"seed: got {seed!r}, expected None or an int.")
+    return int(seed)
 
 
 def checked_metadata(metadata: Any) -> dict[str, tf.Variable]:

@@ -114,13 +114,6 @@ class GraphIterations:
             named = updating.named_metrics(self._update_graph.names, metrics)
         return Iterated(named, *[part.numpy() for part in episodes])
 
-    def restart(self) -> None:
-        """Starts all environments anew; which episodes come is a function of global_timestep."""
-        for variable, value in zip(
-            tf.nest.flatten(self._state), tf.nest.flatten(self._fresh_state()), strict=True
-        ):
-            variable.assign(value)
-
     def _fresh_state(self) -> dict[str, Any]:
         seed = self._environment_seed(tf.constant(self._model.counters.timestep, tf.int64))
         return {

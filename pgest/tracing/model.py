@@ -43,11 +43,14 @@ class Model:
         self._context = {"params": dict(params), "config": config, "model_dir": config.model_dir}
 
     def call(
-        self, features: Any, labels: Any, mode: Modes
+        self, features: Any, labels: Any, mode: Modes, *, rooted: bool = True
     ) -> tuple[model_fn_lib.EstimatorSpec, variables.Build]:
-        """Calls the model_fn in the graph being traced; returns its spec and what it used."""
+        """Calls the model_fn in the graph being traced; returns its spec and what it used.
+
+        `rooted` is as `variables.building` has it.
+        """
         self.traces[mode] += 1
-        with variables.building(self.store, mode.name) as build:
+        with variables.building(self.store, mode.name, rooted) as build:
             spec = self.model_fn(features, labels, mode, **self._context)
         self.used[mode] = tuple(build.requested)
         return spec, build

@@ -55,17 +55,17 @@ class Pruned:
 def trace(model: model_lib.Model, features: Any, labels: Any, mode: Modes) -> Pruned:
     """Traces model_fn in `mode` for tensors, or specs, like `features` and `labels`."""
     structure = (features, labels)
-    found: list[Any] = []
+    found: dict[str, Any] = {}
 
     def call(*leaves: tf.Tensor) -> tf.Tensor:
         packed: tuple[Any, Any] = tf.nest.pack_sequence_as(structure, leaves)
         spec, _ = model.call(packed[0], packed[1], mode)
-        found[:] = [spec, packed]
+        found.update(spec=spec, inputs=packed)
         return tf.zeros([])
 
     signature = [_spec(leaf) for leaf in tf.nest.flatten(structure)]
     wrapped = tf.compat.v1.wrap_function(call, signature)
-    return Pruned(*found, wrapped)
+    return Pruned(wrapped=wrapped, **found)
 
 
 def check_log_probabilities(

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from pgest import model_fn as model_fn_lib
-from pgest import returns, update_config
+from pgest import losses, returns, update_config
 from pgest.tracing import model as model_lib
 from pgest.tracing import preparation as preparation_lib
 from pgest.tracing import programs
@@ -198,9 +198,8 @@ class UpdateGraph:
         metrics = {"loss": spec.loss, **spec.metrics, **build.metrics}
         divergence = tf.zeros([], tf.float32)
         if spec.distribution is not None and "log_prob" in labels:
-            log_ratio = spec.distribution.log_prob(labels["action"]) - labels["log_prob"]
-            # The estimator k3 of http://joschu.net/blog/kl-approx.html: unbiased, never negative.
-            divergence = tf.reduce_mean(tf.math.expm1(log_ratio) - log_ratio)
+            log_prob = spec.distribution.log_prob(labels["action"])
+            divergence = losses.approx_kl(log_prob, labels["log_prob"])
             metrics.setdefault("policy/kl", divergence)
         if spec.distribution is not None:
             entropy = _entropy(spec.distribution)
@@ -226,7 +225,7 @@ class UpdateGraph:
         with self._writer.as_default(
             step=self._model.counters.variables["global_timestep"]
         ), tf.summary.record_if(True):
-            return self._model.call(features, labels, Modes.TRAIN)
+            return self._model.call(features, labels, Modes.TRAIN, rooted=False)
 
 
 class Updater:

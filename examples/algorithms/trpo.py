@@ -1,0 +1,89 @@
+"""Trust region policy optimisation (Schulman et al. 2015) by hand, for discrete actions.
+
+    agent = pgest.PGAgent(trpo.model_fn, pgest.RolloutMemory(horizon=1024),
+                          params={"actions": 2, "learning_rate": 1e-3, "target_kl": 0.01})
+    agent.train(pgest.make("CartPole-v1", num_envs=2), timesteps=100_000)
+
+`pgest.models.TRPO(cg_steps=10, critic_minibatch_size=None)` is the same, for every space.
+"""
+
+import math
+
+import tensorflow as tf
+import tf_keras
+from tensorflow_probability import distributions as tfd
+
+from pgest import EstimatorSpec, Modes, minimize
+
+
+def model_fn(features, labels, mode, params):
+    state, policy = features["state"], mlp("policy", params["actions"], 0.01, "action")
+    distribution = tfd.Categorical(logits=policy(state))
+    critic = mlp("value", 1, 1.0, "value_output")
+    predictions = {"value": tf.squeeze(critic(state), axis=-1)}
+    if mode == Modes.PREDICT:
+        return EstimatorSpec(mode, predictions, distribution=distribution)
+
+    def surrogate_and_divergence():  # with the policy's weights as they are now
+        present = tfd.Categorical(logits=policy(state))
+        ratio = tf.exp(present.log_prob(labels["action"]) - labels["log_prob"])
+        divergence = tf.reduce_mean(tfd.kl_divergence(distribution, present))
+        return -tf.reduce_mean(ratio * labels["advantage"]), divergence
+
+    weights = policy.trainable_variables
+    surrogate, divergence = surrogate_and_divergence()
+    slope = flat(tf.gradients(divergence, weights))
+
+    def fisher(vector):
+        return flat(tf.gradients(tf.reduce_sum(slope * vector), weights)) + 0.1 * vector
+
+    direction = conjugate_gradients(fisher, -flat(tf.gradients(surrogate, weights)), steps=10)
+    curvature = tf.reduce_sum(direction * fisher(direction))
+    step = tf.sqrt(2.0 * params["target_kl"] / curvature) * direction
+    before = flat(weights)
+
+    def try_shorter(tried, accepted):
+        length = 0.8 ** tf.cast(tried, tf.float32)
+        with tf.control_dependencies(assign(weights, before + length * step)):
+            present, divergence = surrogate_and_divergence()
+        return tried + 1, (divergence < params["target_kl"]) & (present < surrogate)
+
+    _, accepted = tf.while_loop(
+        lambda tried, accepted: ~accepted, try_shorter, (0, False), maximum_iterations=10
+    )
+    with tf.control_dependencies([accepted]):
+        policy_op = assign(weights, tf.where(accepted, flat(weights), before))
+    value_loss = tf.reduce_mean(tf.square(predictions["value"] - labels["value_target"]))
+    optimizer = tf_keras.optimizers.Adam(params["learning_rate"], epsilon=1e-5)
+    with tf.control_dependencies(policy_op):
+        train_op = minimize(value_loss, optimizer, critic.trainable_variables)
+    return EstimatorSpec(mode, predictions, surrogate, train_op, distribution=distribution)
+
+
+def conjugate_gradients(product, target, steps):
+    x, residual, direction = tf.zeros_like(target), target, target
+    for _ in range(steps):
+        image, norm = product(direction), tf.reduce_sum(residual**2)
+        length = norm / tf.reduce_sum(direction * image)
+        x, residual = x + length * direction, residual - length * image
+        direction = residual + tf.reduce_sum(residual**2) / norm * direction
+    return x
+
+
+def mlp(name, outputs, gain, output_name):
+    layers = [dense(64, "tanh", math.sqrt(2.0), f"{name}_{index}") for index in range(2)]
+    return tf_keras.Sequential([*layers, dense(outputs, None, gain, output_name)])
+
+
+def dense(size, activation, gain, name):
+    initializer = tf_keras.initializers.Orthogonal(gain)
+    return tf_keras.layers.Dense(size, activation, kernel_initializer=initializer, name=name)
+
+
+def flat(parts):
+    return tf.concat([tf.reshape(part, [-1]) for part in parts], axis=0)
+
+
+def assign(variables, vector):
+    parts = tf.split(vector, [v.shape.num_elements() for v in variables])
+    return [v.assign(tf.reshape(p, v.shape)) for v, p in zip(variables, parts, strict=True)]

@@ -1,0 +1,114 @@
+"""Training in the graph: the same promises as on the host."""
+
+import models
+import numpy as np
+import pytest
+
+import pgest
+from pgest import graph_environments
+
+HORIZON, NUM_ENVS = 8, 4
+
+
+def make_agent(model_dir=None, iterations=2, **arguments):
+    config = pgest.RunConfig(
+        tf_random_seed=0, log_step_count_steps=None, iterations_per_loop=iterations
+    )
+    optimizer_params = {"epochs": 2, "minibatch_size": HORIZON * NUM_ENVS // 2}
+    return pgest.PGAgent(
+        models.actor_critic,
+        pgest.RolloutMemory(horizon=HORIZON),
+        optimizer_params=optimizer_params,
+        model_dir=model_dir,
+        config=config,
+        **arguments,
+    )
+
+
+@pytest.fixture(scope="module")
+def trained():
+    agent, env = make_agent(), graph_environments.CartPole(num_envs=NUM_ENVS)
+    agent.train(env, max_timesteps=4 * HORIZON * NUM_ENVS)
+    return agent, env
+
+
+def test_counters_move_as_on_the_host(trained):
+    agent, env = trained
+    before = agent.global_step, agent.global_timestep
+    agent.train(env, timesteps=2 * HORIZON * NUM_ENVS)
+    assert agent.global_timestep == before[1] + 2 * HORIZON * NUM_ENVS
+    assert agent.global_step == before[0] + 2 * 4, "two iterations of two epochs of two minibatches"
+
+
+def test_limits_are_exact_inside_an_iteration(trained):
+    agent, env = trained
+    step, timestep = agent.global_step, agent.global_timestep
+    agent.train(env, steps=3)
+    assert agent.global_step == step + 3
+    timestep = agent.global_timestep
+    agent.train(env, timesteps=3 * NUM_ENVS)
+    assert agent.global_timestep == timestep + 3 * NUM_ENVS
+    episode = agent.global_episode
+    agent.train(env, episodes=1)
+    assert episode + 1 <= agent.global_episode <= episode + NUM_ENVS
+    with pytest.raises(ValueError, match="positive"):
+        agent.train(env, steps=0)
+
+
+class Recorder(pgest.BaseMonitor):
+    def begin(self, context):
+        self.returns, self.updates = [], []
+
+    def after_episode(self, context):
+        self.returns.append(context.episodes[0].total)
+
+    def after_run(self, context):
+        self.updates.append((context.step, context.metrics))
+
+
+def test_hooks_see_episodes_and_metrics(trained):
+    agent, env = trained
+    recorder = Recorder()
+    episode = agent.global_episode
+    agent.train(env, timesteps=20 * HORIZON * NUM_ENVS, hooks=[recorder])
+    assert len(recorder.returns) == agent.global_episode - episode > 0
+    assert all(total >= 1 for total in recorder.returns)
+    assert recorder.updates[-1][0] == agent.global_step
+    assert {"loss", "loss/value", "policy/kl", "policy/entropy"} <= set(recorder.updates[-1][1])
+
+
+def test_evaluation_and_export_work_as_on_the_host(trained, tmp_path):
+    agent, env = trained
+    results = agent.evaluate(env, episodes=3)
+    assert results["episodes"] == 3
+    assert results["return_mean"] == results["length_mean"] >= 1
+    assert agent.export_saved_model(tmp_path).startswith(str(tmp_path))
+
+
+def test_a_run_goes_on_bit_for_bit_with_its_environments(tmp_path):
+    """The state of the environments is in the checkpoint."""
+    timesteps = HORIZON * NUM_ENVS
+    make_agent(tmp_path).train(
+        graph_environments.CartPole(num_envs=NUM_ENVS), max_timesteps=2 * timesteps
+    )
+    resumed = make_agent(tmp_path)
+    resumed.train(graph_environments.CartPole(num_envs=NUM_ENVS), max_timesteps=6 * timesteps)
+    whole = make_agent()
+    whole.train(graph_environments.CartPole(num_envs=NUM_ENVS), max_timesteps=6 * timesteps)
+    for name, value in models.weights(whole).items():
+        np.testing.assert_array_equal(models.weights(resumed)[name], value, err_msg=name)
+
+
+def test_another_number_of_environments_goes_on_with_fresh_ones(tmp_path):
+    make_agent(tmp_path).train(
+        graph_environments.CartPole(num_envs=NUM_ENVS), max_timesteps=HORIZON * NUM_ENVS
+    )
+    other = make_agent(tmp_path)
+    other.train(graph_environments.CartPole(num_envs=2 * NUM_ENVS), steps=1)
+    assert other.global_timestep == 3 * HORIZON * NUM_ENVS
+
+
+def test_whole_episodes_are_refused():
+    agent = pgest.PGAgent(models.actor_critic, pgest.BatchMemory(64))
+    with pytest.raises(ValueError, match="RolloutMemory"):
+        agent.train(graph_environments.CartPole(num_envs=2), steps=1)
