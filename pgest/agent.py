@@ -17,14 +17,16 @@ from pgest import (
     exports,
     graph_training,
     loops,
+    run_config,
     runs,
     saved_state,
+    training,
+    update_config,
 )
 from pgest import episodes as episodes_lib
 from pgest import evaluator as evaluator_lib
 from pgest import memory as memory_lib
 from pgest import model_fn as model_fn_lib
-from pgest import run_config, training, update_config
 from pgest.graph_environments import graph_environment
 from pgest.hooks import defaults, monitor
 from pgest.tf_policies import TFPolicy
@@ -112,9 +114,7 @@ class PGAgent:
         """Episodes finished since the model was born."""
         return self.counters.episode
 
-    # --- training ------------------------------------------------------------------------------
-
-    def train(
+    def train(  # noqa: PLR0913 - the signature is the ancestor's
         self,
         env: Any,
         episodes: int | None = None,
@@ -169,7 +169,7 @@ class PGAgent:
                     trainer.update(run)
         return self
 
-    def run_episode(
+    def run_episode(  # noqa: PLR0913 - the signature is the ancestor's
         self,
         env: Any,
         sess: loops.HostLoop,
@@ -209,8 +209,6 @@ class PGAgent:
           Statistics of the episode: rewards, total, max, min, avg, length, loss, complete.
         """
         return loops.play_episode(sess, no_run_hooks, update_episode_op, update_timestep_op)
-
-    # --- using what was learnt -----------------------------------------------------------------
 
     def evaluate(
         self,
@@ -328,8 +326,6 @@ class PGAgent:
         print(report)
         return report
 
-    # --- checkpoints ---------------------------------------------------------------------------
-
     def save_checkpoint(self) -> str | None:
         """Writes a checkpoint now; returns its path, None without a model_dir."""
         if self.model_dir is None:
@@ -389,7 +385,6 @@ class PGAgent:
             self._evaluator.remember_spaces(view)
             self._saved.check_whole_model()
         return self._trainer
-
 
     def _check_override(self, view: Any, is_vector: bool) -> None:
         if is_vector and type(self).run_episode is not PGAgent.run_episode:

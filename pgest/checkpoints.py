@@ -1,4 +1,4 @@
-"""Checkpoints of named variables: written whole or not at all, read back with a way to fall back."""
+"""Checkpoints of named variables: written whole or not at all, read back with a fallback."""
 
 from __future__ import annotations
 
@@ -82,7 +82,10 @@ def all_checkpoints(directory: str | os.PathLike[str] | None) -> list[str]:
         state = None
     registered = list(state.all_model_checkpoint_paths) if state else []
     found = sorted(
-        (str(file)[: -len(".index")] for file in pathlib.Path(directory).glob(f"{_PREFIX}-*.index")),
+        (
+            str(file)[: -len(".index")]
+            for file in pathlib.Path(directory).glob(f"{_PREFIX}-*.index")
+        ),
         key=lambda path: os.path.getmtime(f"{path}.index"),
     )
     return registered or found
@@ -111,7 +114,9 @@ def read(path: str) -> dict[str, np.ndarray]:
     }
 
 
-def read_newest(directory: str | os.PathLike[str] | None) -> tuple[str, dict[str, np.ndarray]] | None:
+def read_newest(
+    directory: str | os.PathLike[str] | None,
+) -> tuple[str, dict[str, np.ndarray]] | None:
     """Reads the newest checkpoint that can be read; None where there is none at all.
 
     A damaged or missing one is passed over with a warning that names it and the one used.
@@ -177,7 +182,7 @@ def copy(path: str, destination: str | os.PathLike[str]) -> str:
     os.makedirs(destination, exist_ok=True)
     target = os.path.join(destination, os.path.basename(path))
     for file in sorted(_files(path)):
-        temporary = f"{target}{str(file)[len(path):]}.writing-{os.getpid()}"
+        temporary = f"{target}{str(file)[len(path) :]}.writing-{os.getpid()}"
         shutil.copyfile(file, temporary)
         os.replace(temporary, target + str(file)[len(path) :])
     return target
@@ -189,9 +194,7 @@ def remove(path: str) -> None:
         os.remove(file)
 
 
-def _register(
-    directory: str, path: str, keep_max: int | None, keep_every_n_hours: float
-) -> None:
+def _register(directory: str, path: str, keep_max: int | None, keep_every_n_hours: float) -> None:
     state = tf.train.get_checkpoint_state(directory)
     paths = list(state.all_model_checkpoint_paths) if state else []
     times = list(state.all_model_checkpoint_timestamps) if state else []

@@ -141,9 +141,7 @@ class Evaluator:
         """The EVAL trace; None where model_fn says that it has none (NotImplementedError)."""
         if self._metrics is None and self._supports_eval:
             try:
-                self._metrics = _EvaluationMetrics(
-                    self._model, signature, actor.recurrent, config
-                )
+                self._metrics = _EvaluationMetrics(self._model, signature, actor.recurrent, config)
             except NotImplementedError:
                 self._supports_eval = False
         return self._metrics
@@ -230,6 +228,9 @@ def _play(loop: loops.HostLoop, num_episodes: int) -> list[episodes.EpisodeStati
     return finished
 
 
+_SUMMARIES = {"mean": np.mean, "std": np.std, "min": np.min, "max": np.max}
+
+
 def _statistics(finished: list[episodes.EpisodeStatistics]) -> dict[str, float]:
     results: dict[str, float] = {}
     columns: dict[str, list[float]] = {
@@ -237,7 +238,12 @@ def _statistics(finished: list[episodes.EpisodeStatistics]) -> dict[str, float]:
         "length": [float(episode.length) for episode in finished],
     }
     for name, values in columns.items():
-        for word, function in (("mean", np.mean), ("std", np.std), ("min", np.min), ("max", np.max)):
+        for word, function in (
+            ("mean", np.mean),
+            ("std", np.std),
+            ("min", np.min),
+            ("max", np.max),
+        ):
             results[f"{name}_{word}"] = float(function(values))
     keys = sorted({key for episode in finished for key in episode.info})
     for key in keys:
@@ -247,9 +253,7 @@ def _statistics(finished: list[episodes.EpisodeStatistics]) -> dict[str, float]:
     return results
 
 
-def write_summaries(
-    model_dir: str | None, name: str | None, results: Mapping[str, float]
-) -> None:
+def write_summaries(model_dir: str | None, name: str | None, results: Mapping[str, float]) -> None:
     """Writes an evaluation to TensorBoard, at its `global_timestep`, beside the training run."""
     if model_dir is None:
         return

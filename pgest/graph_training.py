@@ -93,9 +93,7 @@ class GraphTrainer:
         return training.mask_spec(env.action_mask(state.simulation))
 
 
-def _episodes(
-    done: iterating.Iterated, loss: float | None
-) -> list[episodes_lib.EpisodeStatistics]:
+def _episodes(done: iterating.Iterated, loss: float | None) -> list[episodes_lib.EpisodeStatistics]:
     """Statistics of the episodes that ended, in the order in which they did."""
     ended = done.terminated | done.truncated
     places = np.nonzero(ended)

@@ -62,7 +62,7 @@ class HostLoop:
         transition = self.view.step(acted.environment_action)
         self._state = acted.policy_state
         if self.memory is not None:
-            self._store(observation, mask, acted, transition, reset)
+            self._store(self.memory, observation, mask, acted, transition, reset)
         self._note(transition)
         return transition
 
@@ -97,6 +97,7 @@ class HostLoop:
 
     def _store(
         self,
+        memory: memory_lib.BatchMemory,
         observation: Any,
         mask: Any,
         acted: acting.Acted,
@@ -116,15 +117,16 @@ class HostLoop:
         if self.actor.recurrent:
             values["reset"] = reset
         everyone = bool(transition.acted.all())
-        self.memory.step_vector(values, None if everyone else transition.acted)
-        cut = self.memory.columns_to_cut()
+        memory.step_vector(values, None if everyone else transition.acted)
+        cut = memory.columns_to_cut()
         if self._predicts_value:
             truncated = transition.truncated & ~transition.terminated
             truncated[cut] = True
             if truncated.any():
-                self._bootstrap(np.flatnonzero(truncated), mask, acted.policy_state, transition)
+                following = self._following_values(mask, acted.policy_state, transition)
+                memory.bootstrap(np.flatnonzero(truncated), following[truncated])
         if cut.size:
-            self.memory.cut(cut)
+            memory.cut(cut)
 
     def _note(self, transition: environment_view.Transition) -> None:
         """Adds a timestep to the statistics of the episodes under way."""
@@ -147,14 +149,10 @@ class HostLoop:
         self._highest[rows] = np.maximum(self._highest[rows], rewards[rows])
         self._lowest[rows] = np.minimum(self._lowest[rows], rewards[rows])
 
-    def _bootstrap(
-        self,
-        columns: np.ndarray,
-        mask: Any,
-        state: Any,
-        transition: environment_view.Transition,
-    ) -> None:
-        """Notes the value of the observation that follows, where the episode was only cut off."""
+    def _following_values(
+        self, mask: Any, state: Any, transition: environment_view.Transition
+    ) -> np.ndarray:
+        """The values of the observations that the actions led to, float32 `[B]`."""
         following = self.actor(
             transition.next_observation,
             self.counters.timestep,
@@ -162,12 +160,9 @@ class HostLoop:
             state,
             np.zeros_like(self._reset),
         )
-        values = following.predictions["value"].reshape([self.view.num_envs])
-        self.memory.bootstrap(columns, values[columns])
+        return following.predictions["value"].reshape([self.view.num_envs])
 
-    def _statistics(
-        self, index: int, transition: environment_view.Transition
-    ) -> EpisodeStatistics:
+    def _statistics(self, index: int, transition: environment_view.Transition) -> EpisodeStatistics:
         statistics = self._summarize(
             index,
             complete=True,

@@ -74,9 +74,9 @@ class Run(monitor.RunContext):
         if self._stop_reason is not None:
             return True
         counters, limits = self._agent.counters, self.limits
-        return (
-            limits.max_timesteps is not None and counters.timestep >= limits.max_timesteps
-        ) or (limits.max_episodes is not None and counters.episode >= limits.max_episodes)
+        return (limits.max_timesteps is not None and counters.timestep >= limits.max_timesteps) or (
+            limits.max_episodes is not None and counters.episode >= limits.max_episodes
+        )
 
     @property
     def steps_left(self) -> int | None:
@@ -186,9 +186,7 @@ def _save(run: Run) -> None:
         run.save_checkpoint()
 
 
-def absolute_limits(
-    counters: Any, **given: tuple[int | None, int | None]
-) -> monitor.Limits:
+def absolute_limits(counters: Any, **given: tuple[int | None, int | None]) -> monitor.Limits:
     """Turns `steps` and `max_steps`, and their like, into absolute limits.
 
     Args:

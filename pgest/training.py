@@ -6,10 +6,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
-from pgest import checkpoints, environment_view, loops, runs, variable_store
+from pgest import environment_view, loops, runs
 from pgest import memory as memory_lib
 from pgest.hooks import defaults, monitor
 from pgest.tracing import acting, preparation, probing, updating
@@ -25,9 +24,7 @@ class Trainer:
       given: what the user gave.
     """
 
-    def __init__(
-        self, agent: Any, view: environment_view.EnvironmentView, given: Any
-    ):
+    def __init__(self, agent: Any, view: environment_view.EnvironmentView, given: Any):
         self._agent = agent
         self._model = agent.model
         self._given = given

@@ -59,7 +59,9 @@ def test_the_same_step_twice_does_not_overwrite(tmp_path):
     assert checkpoints.latest(tmp_path) == second
 
 
-@pytest.mark.parametrize("damage", ["truncate data", "truncate index", "remove index", "empty data"])
+@pytest.mark.parametrize(
+    "damage", ["truncate data", "truncate index", "remove index", "empty data"]
+)
 def test_a_damaged_newest_one_falls_back_with_a_warning(tmp_path, damage):
     values = variables()
     older = checkpoints.save(tmp_path, values, step=1)
@@ -161,9 +163,7 @@ SCRIPT = textwrap.dedent("""
 
 
 def start(directory, steps=100_000):
-    script = SCRIPT.format(
-        tests=os.path.dirname(__file__), directory=str(directory), steps=steps
-    )
+    script = SCRIPT.format(tests=os.path.dirname(__file__), directory=str(directory), steps=steps)
     process = subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=os.getcwd()
     )

@@ -28,7 +28,9 @@ def with_metrics(features, labels, mode, params):
     mean = tf_keras.metrics.Mean(name="first")
     mean.update_state(first)
     return pgest.EstimatorSpec(
-        mode, loss=tf.reduce_mean(first), eval_metric_ops={"first": mean, "pair": (first, tf.reduce_mean(first))}
+        mode,
+        loss=tf.reduce_mean(first),
+        eval_metric_ops={"first": mean, "pair": (first, tf.reduce_mean(first))},
     )
 
 

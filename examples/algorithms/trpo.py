@@ -35,7 +35,7 @@ def model_fn(features, labels, mode, params):
     slope = flat(tf.gradients(divergence, weights))
 
     def fisher(vector):
-        return flat(tf.gradients(tf.reduce_sum(slope * vector), weights)) + 0.1 * vector
+        return flat(tf.gradients(slope * tf.stop_gradient(vector), weights)) + 0.1 * vector
 
     direction = conjugate_gradients(fisher, -flat(tf.gradients(surrogate, weights)), steps=10)
     curvature = tf.reduce_sum(direction * fisher(direction))

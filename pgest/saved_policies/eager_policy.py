@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pgest import nests, time_steps
+from pgest import nests, specs, time_steps
 from pgest.py_policies import PyPolicy
 from pgest.saved_policies import action_graphs, directories, specs_proto
 from pgest.time_steps import PolicyStep, StepType, TimeStep
@@ -87,6 +87,10 @@ class SavedModelPyTFEagerPolicy(PyPolicy):
             action_spec, info_spec = data.action, data.policy_info
             policy_state_spec = found["policy_state_spec"]
         super().__init__(time_step_spec, action_spec, policy_state_spec, info_spec)
+        blank = specs.zero_spec_nest(self.time_step_spec)._replace(discount=np.ones((), np.float32))
+        self._blank_time_steps = [
+            blank._replace(step_type=step_type) for step_type in (StepType.MID, StepType.FIRST)
+        ]
         self._signature = action_graphs.ActionSignature(self._policy)
         self._graphs: dict[bool, action_graphs.ActionGraph] = {}
         self._action_graph(seeded=False).warm_up()
@@ -169,6 +173,12 @@ class SavedModelPyTFEagerPolicy(PyPolicy):
           first: whether an episode begins with it.
         """
         return time_steps.time_step_from_observation(observation, self.time_step_spec, first=first)
+
+    def _unchecked_time_step(self, observation: nests.Nest, first: bool) -> TimeStep:
+        """As `time_step`, for `action`, which looks at the observation itself."""
+        if not self._batch_time_steps:
+            return self.time_step(observation, first)
+        return self._blank_time_steps[first]._replace(observation=observation)
 
     def player(self, seed: int | None = None) -> Player:
         """A function of observations that plays; see `Player`."""
@@ -260,9 +270,10 @@ class Player:
           observation: what the environment returned.
           first: whether an episode begins with it; of a vector of environments bool [B].
         """
-        time_step = self._policy.time_step(observation, self._state is None)
-        rows = np.shape(time_step.step_type)
-        if self._state is None:
+        begins = self._state is None
+        time_step = self._policy._unchecked_time_step(observation, begins)
+        if begins:
+            rows = np.shape(time_step.step_type)
             self._state = self._policy.get_initial_state(rows[0] if rows else None)
         elif np.any(first):
             step_type = np.where(first, StepType.FIRST, time_step.step_type)

@@ -303,6 +303,4 @@ class GraphIterations:
 
     def _packed(self, leaves: list[tf.Tensor]) -> dict[str, Any]:
         structure = [self._stored[name] for name in self._names]
-        return dict(
-            zip(self._names, tf.nest.pack_sequence_as(structure, leaves), strict=True)
-        )
+        return dict(zip(self._names, tf.nest.pack_sequence_as(structure, leaves), strict=True))

@@ -64,12 +64,12 @@ class Model:
         names = sorted({name for used in self.used.values() for name in used})
         width = max([len(name) for name in names] + [8])
         modes = [mode for mode in Modes if mode in self.used]
-        lines = [f"{'variable':<{width}}  {'shape':<14}" + "".join(f"{mode!s:<9}" for mode in modes)]
+        lines = [
+            f"{'variable':<{width}}  {'shape':<14}" + "".join(f"{mode!s:<9}" for mode in modes)
+        ]
         for name in names:
             variable = self.store.variables.get(name)
             shape = "" if variable is None else str(tuple(variable.shape))
             marks = "".join(f"{'x' if name in self.used[mode] else '-':<9}" for mode in modes)
             lines.append(f"{name:<{width}}  {shape:<14}{marks}")
         return "\n".join(lines)
-
-

@@ -43,9 +43,7 @@ class Preparation:
         terminated, truncated = batch["terminated"], batch["truncated"]
         done = tf.logical_or(terminated, truncated)
         ended = tf.logical_or(done, batch[memory_lib.CUT])
-        labels = {
-            name: value for name, value in batch.items() if name not in (*_STORED, *_MADE)
-        }
+        labels = {name: value for name, value in batch.items() if name not in (*_STORED, *_MADE)}
         labels |= {name: batch[name] for name in ("action", "reward", "terminated", "truncated")}
         labels["done"] = done
         discount = schedules.value(self._config.discount, self._counters)

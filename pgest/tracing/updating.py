@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pgest import model_fn as model_fn_lib
 from pgest import losses, returns, update_config
+from pgest import model_fn as model_fn_lib
 from pgest.tracing import model as model_lib
 from pgest.tracing import preparation as preparation_lib
 from pgest.tracing import programs
@@ -222,9 +222,10 @@ class UpdateGraph:
         if self._writer is None:
             with tf.summary.record_if(False):
                 return self._model.call(features, labels, Modes.TRAIN)
-        with self._writer.as_default(
-            step=self._model.counters.variables["global_timestep"]
-        ), tf.summary.record_if(True):
+        with (
+            self._writer.as_default(step=self._model.counters.variables["global_timestep"]),
+            tf.summary.record_if(True),
+        ):
             return self._model.call(features, labels, Modes.TRAIN, rooted=False)
 
 
@@ -254,7 +255,7 @@ class Updater:
         return self._program.jit_compiled
 
     def __call__(self, batch: dict[str, Any], step: int, steps_left: int | None) -> Updated:
-        """Runs at most `steps_left` steps on a batch; `step` is the global_step that it starts at."""
+        """Runs at most `steps_left` steps on a batch, from the global_step `step` on."""
         rows = self.graph.rows(*batch["reward"].shape)
         permutations = self.graph.permutations(rows, step)
         limit = 2**62 if steps_left is None else steps_left

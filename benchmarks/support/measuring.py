@@ -1,0 +1,141 @@
+"""Measures pieces of work against each other, and stores what came out with where it was measured.
+
+A machine is never quiet. So the work is cut into short pieces, the pieces of all contestants take
+turns (A B A B), and what counts is the median of the ratios of neighbours, not a rate alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent.parent / "results"
+_PACKAGES = ("tensorflow", "tf-keras", "tensorflow-probability", "numpy", "gymnasium", "torch",
+             "stable-baselines3", "jax", "jaxlib")  # fmt: skip
+
+
+@dataclasses.dataclass
+class Timing:
+    """The pieces of one contestant.
+
+    Attributes:
+      rates: timesteps a second of each piece, by the clock on the wall.
+      cpu: microseconds of processor time a timestep of each piece, of all threads.
+    """
+
+    rates: list[float] = dataclasses.field(default_factory=list)
+    cpu: list[float] = dataclasses.field(default_factory=list)
+
+    @property
+    def rate(self) -> float:
+        """The median rate."""
+        return statistics.median(self.rates)
+
+    @property
+    def cpu_time(self) -> float:
+        """The median processor time."""
+        return statistics.median(self.cpu)
+
+
+def alternate(
+    contestants: Mapping[str, Callable[[], int]], rounds: int, warm_up: int = 1
+) -> dict[str, Timing]:
+    """Lets contestants take turns.
+
+    Args:
+      contestants: by name, what does one piece of work and returns how many timesteps it took.
+      rounds: pieces of each.
+      warm_up: pieces of each before anything is timed: compilation, caches.
+    """
+    timings = {name: Timing() for name in contestants}
+    for round_ in range(-warm_up, rounds):
+        for name, work in contestants.items():
+            wall, processor = time.perf_counter(), time.process_time()
+            timesteps = work()
+            wall, processor = time.perf_counter() - wall, time.process_time() - processor
+            if round_ >= 0:
+                timings[name].rates.append(timesteps / wall)
+                timings[name].cpu.append(processor / timesteps * 1e6)
+    return timings
+
+
+def compared(label: str, timings: Mapping[str, Timing], ours: str, peer: str) -> dict[str, Any]:
+    """One row of a table: both medians, and the median of the ratios of neighbouring pieces."""
+    pairs = list(zip(timings[ours].rates, timings[peer].rates, strict=True))
+    ratios = sorted(a / b for a, b in pairs)
+    processor = zip(timings[peer].cpu, timings[ours].cpu, strict=True)
+    return {
+        "work": label,
+        f"{ours} timesteps/s": round(timings[ours].rate),
+        f"{peer} timesteps/s": round(timings[peer].rate),
+        "ratio": round(statistics.median(ratios), 2),
+        "ratio lowest": round(ratios[0], 2),
+        "ratio highest": round(ratios[-1], 2),
+        f"{ours} CPU us/timestep": round(timings[ours].cpu_time, 1),
+        f"{peer} CPU us/timestep": round(timings[peer].cpu_time, 1),
+        "CPU ratio": round(statistics.median(a / b for a, b in processor), 2),
+        "pieces": len(pairs),
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Where and with what something was measured."""
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "time": datetime.datetime.now().isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "load average (1, 5, 15 min)": [round(load, 2) for load in os.getloadavg()],
+        **versions,
+    }
+
+
+def store(name: str, rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> None:
+    """Prints rows and writes them, with the machine, to `results/<name>.json` and `.csv`."""
+    RESULTS.mkdir(exist_ok=True)
+    where = machine()
+    document = {"machine": where, "settings": dict(settings), "rows": list(rows)}
+    (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    with open(RESULTS / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    for row in rows:
+        print("\n".join(f"  {column:<28} {value}" for column, value in row.items()), end="\n\n")
+    load = where["load average (1, 5, 15 min)"]
+    print(f"{where['processor']}, {where['cores']} cores, load {load}; in {RESULTS / name}.json")
+
+
+def arguments(description: str | None) -> argparse.Namespace:
+    """The command line of a benchmark: `--quick`, and `--rows` to choose by substring."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--quick", action="store_true", help="seconds instead of minutes")
+    parser.add_argument("--rows", default="", help="only the rows whose name contains this")
+    return parser.parse_args()
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
