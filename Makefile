@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 FAST := not slow and not learning and not interop
 
 # TensorFlow's start-up lines say nothing about pgest.
-export TF_CPP_MIN_LOG_LEVEL ?= 2
+export TF_CPP_MIN_LOG_LEVEL ?= 3
 export TF_ENABLE_ONEDNN_OPTS ?= 0
 # mkdocs-material announces its successor at each build.
 export NO_MKDOCS_2_WARNING := 1
@@ -76,7 +76,7 @@ slow: $(VENV)/.installed-dev  ## The slow tests.
 	@$(BIN)/python -m pytest -q -n $(WORKERS) -m "slow and not learning and not interop" $(PYTEST_ARGS)
 
 learning: $(VENV)/.installed-dev  ## The tests that train until something has been learnt.
-	@$(BIN)/python -m pytest -q -m learning $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) -m learning $(PYTEST_ARGS)
 
 interop: $(VENV)/.installed-dev  ## The tests with other libraries, in environments of their own.
 	@$(BIN)/python -m pytest -q -m interop $(PYTEST_ARGS)

@@ -10,7 +10,7 @@ import gymnasium
 
 from pgest import model_fn as model_fn_lib
 from pgest.policies import GreedyPolicy, TFPolicy
-from pgest.saved_policies import policy_saver
+from pgest.saved_policies import policy_saver, portable_signatures
 from pgest.tracing import acting, model_policy
 from pgest.tracing import model as model_lib
 
@@ -36,7 +36,7 @@ class AgentPolicies:
         spaces: tuple[gymnasium.Space, gymnasium.Space],
     ):
         predict = model_fn_lib.Modes.PREDICT
-        self.raw: TFPolicy = model_policy.ModelPolicy(model, actor, *spaces)
+        self.raw = model_policy.ModelPolicy(model, actor, *spaces)
         explores = actor.mode is predict
         self.greedy: TFPolicy = GreedyPolicy(self.raw) if explores else self.raw
         self.collect: TFPolicy = model_policy.ModelPolicy(
@@ -44,7 +44,9 @@ class AgentPolicies:
         )
 
 
-def export_saved_model(model: model_lib.Model, policy: TFPolicy, base: Any) -> str:
+def export_saved_model(
+    model: model_lib.Model, policy: model_policy.ModelPolicy, base: Any
+) -> str:
     """Writes a portable SavedModel into a new timestamped directory of `base`; returns its path.
 
     The directory appears when it is complete, as Estimator's exports do.
@@ -56,6 +58,9 @@ def export_saved_model(model: model_lib.Model, policy: TFPolicy, base: Any) -> s
     path = os.path.join(os.fspath(base), str(stamp))
     saver = policy_saver.PolicySaver(
         policy, portable=True, train_step=model.counters.variables["global_step"]
+    )
+    saver.register_signatures(
+        portable_signatures.further(policy, model.export_outputs, policy.export_outputs)
     )
     saver.save(path)
     return path

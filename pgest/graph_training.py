@@ -13,7 +13,7 @@ from pgest import memory as memory_lib
 from pgest import runs, training
 from pgest.graph_environments import graph_environment
 from pgest.hooks import defaults, monitor
-from pgest.tracing import acting, iterating, updating
+from pgest.tracing import acting, iterating, preparation, probing, updating
 
 
 class GraphTrainer:
@@ -47,6 +47,7 @@ class GraphTrainer:
         self._program = iterating.GraphIterations(
             agent.model, env, self.actor, self._update, signature, agent.config.iterations_per_loop
         )
+        self._checked = False
 
     def uses(self, env: Any) -> bool:
         """Whether it trains on this very object."""
@@ -65,6 +66,8 @@ class GraphTrainer:
 
     def update(self, run: runs.Run) -> None:
         """Runs `RunConfig.iterations_per_loop` iterations, or as many as the limits allow."""
+        if not self._checked:
+            self._check_first_timestep()
         run.before_update()
         run.take_summary_request()  # tf.summary calls of a model_fn cannot run in here
         limits = run.limits
@@ -87,6 +90,15 @@ class GraphTrainer:
         return training.describe(
             self._agent.model, {"the in-graph iteration": self._program.jit_compiled}
         )
+
+    def _check_first_timestep(self) -> None:
+        """Raises where TRAIN has another policy than the one that acts."""
+        self._checked = True
+        prepare = preparation.Preparation(
+            self._agent.update_config, self.actor.recurrent, self._agent.counters
+        )
+        features, labels, _ = prepare(self._program.first_timestep())
+        probing.check_log_probabilities(self._agent.model, features, labels)
 
     def _mask_spec(self, env: graph_environment.GraphEnvironment) -> Any:
         state = env.initial(tf.constant([0, 0]))

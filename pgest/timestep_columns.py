@@ -79,7 +79,7 @@ class TimestepColumns:
         if len(leaves) != len(self.leaves):
             self.check_nests(values)
         for index, leaf in enumerate(leaves):
-            if leaf.shape != self._shapes[index] or leaf.dtype != self._dtypes[index]:
+            if leaf.shape != self._shapes[index] or leaf.dtype is not self._dtypes[index]:
                 self._check_leaf(index, leaf, values)
         return leaves
 

@@ -77,6 +77,34 @@ def test_files_hold_the_moment_of_the_call(tmp_path, blocked):
     ).read_bytes()
 
 
+def test_later_checkpoints_hold_what_the_first_would(tmp_path):
+    policy = models.RecurrentPolicy()
+    metadata = {"a/b.c": tf.Variable([1, 2]), "d": tf.Variable(2.5), "e": tf.Variable(True)}
+    step, extra = tf.Variable(0, dtype=tf.int64), tf.Variable(1.0)
+    saver = policy_saver.PolicySaver(policy, train_step=step, metadata=metadata)
+    saver.register_function("scaled", lambda x: x * extra, tf.TensorSpec([], tf.float32))
+    saver.save(tmp_path / "policy")
+    for number in range(3):
+        saver.save_checkpoint(tmp_path / f"checkpoint_{number}")
+    found = [
+        {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+        for reader in (
+            tf.train.load_checkpoint(str(tmp_path / f"checkpoint_{number}/variables/variables"))
+            for number in range(3)
+        )
+    ]
+    for other in found[1:]:
+        assert other.keys() == found[0].keys()
+        for name, value in found[0].items():
+            np.testing.assert_array_equal(other[name], value)
+    opened = loader.load_policy(tmp_path / "policy")
+    metadata["e"].assign(False)
+    extra.assign(4.0)
+    saver.save_checkpoint(tmp_path / "checkpoint_3")
+    opened.update_from_checkpoint(tmp_path / "checkpoint_3")
+    assert not opened.get_metadata()["e"] and float(opened.scaled([1.0])) == 4.0
+
+
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_no_file_is_torn_while_training_goes_on(tmp_path, jit_compile):
     policy, step, saver = make(hidden=512)

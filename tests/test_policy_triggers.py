@@ -10,13 +10,15 @@ import time
 import types
 from pathlib import Path
 
+import gymnasium
 import hooks_driver
 import numpy as np
 import pytest
 import saved_policy_models as models
 import tensorflow as tf
+import tf_keras
 
-from pgest import policies
+from pgest import agent, memory, model_fn, optimization, policies, time_steps
 from pgest.hooks import monitor
 from pgest.saved_policies import (
     directories,
@@ -447,14 +449,14 @@ def test_an_unhealthy_run_saves_no_more(tmp_path):
 
 
 def test_a_failing_save_does_not_end_the_run(tmp_path, caplog, monkeypatch):
-    write = snapshots.write_checkpoint
+    write = snapshots.CheckpointWriter.write
 
-    def fail_at_two(snapshot, *arguments, **options):
+    def fail_at_two(self, snapshot, *arguments):
         if snapshot.step == 2:
             raise OSError(28, "No space left on device")
-        write(snapshot, *arguments, **options)
+        write(self, snapshot, *arguments)
 
-    monkeypatch.setattr(snapshots, "write_checkpoint", fail_at_two)
+    monkeypatch.setattr(snapshots.CheckpointWriter, "write", fail_at_two)
     for async_saving in (True, False):
         directory = tmp_path / str(async_saving)
         hook = policy_saver_hook.PolicySaverHook(
@@ -469,7 +471,7 @@ def test_a_failing_save_does_not_end_the_run(tmp_path, caplog, monkeypatch):
     def fail(*arguments, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(snapshots, "write_checkpoint", fail)
+    monkeypatch.setattr(snapshots.CheckpointWriter, "write", fail)
     hook = policy_saver_hook.PolicySaverHook(monitor.Every(steps=2), tmp_path / "never")
     with pytest.raises(OSError, match="No space left"):
         LearningRun().drive([hook], updates(3))
@@ -487,6 +489,43 @@ def test_arguments_of_the_hook(tmp_path):
     )
     LearningRun().drive([hook], updates(1))
     assert "greedy_policy" not in os.listdir(tmp_path)
+
+
+def cart_pole_model(features, labels, mode, params):
+    hidden = tf_keras.layers.Dense(8, "tanh")(features["state"])
+    distribution = models.tfd.Categorical(logits=tf_keras.layers.Dense(2)(hidden))
+    if mode == model_fn.Modes.PREDICT:
+        return model_fn.EstimatorSpec(mode, distribution=distribution)
+    loss = -tf.reduce_mean(distribution.log_prob(labels["action"]) * labels["advantage"])
+    train_op = optimization.minimize(loss, tf_keras.optimizers.Adam(params["learning_rate"]))
+    return model_fn.EstimatorSpec(mode, distribution=distribution, loss=loss, train_op=train_op)
+
+
+def test_the_hook_in_a_real_run(tmp_path):
+    for max_steps in (3, 5):
+        trained = agent.PGAgent(
+            cart_pole_model,
+            memory=memory.BatchMemory(batch_size=50),
+            model_dir=str(tmp_path),
+            params={"learning_rate": 1e-2},
+        )
+        hook = policy_saver_hook.PolicySaverHook(monitor.Every(steps=2), portable=True)
+        trained.train(gymnasium.make("CartPole-v1"), max_steps=max_steps, hooks=[hook])
+    assert loader.saved_steps(tmp_path) == [2, 3, 4, 5]
+    opened = loader.load_policy(tmp_path)
+    assert opened.get_train_step() == 5 == opened.get_metadata()["global_step"]
+    assert opened.get_metadata()["global_timestep"] == trained.global_timestep
+    act = tf.function(trained.policy.action, autograph=False)
+    play, env = opened.player(), gymnasium.make("CartPole-v1")
+    observation, _ = env.reset(seed=1)
+    for _ in range(5):
+        action = play(observation)
+        time_step = time_steps.restart(tf.constant(observation[None]), batch_size=1)
+        assert action == act(time_step).action.numpy()[0]
+        observation, _, _, _, _ = env.step(action)
+    portable = tf.saved_model.load(str(tmp_path / "policies/portable_policy"))
+    served = portable.signatures["serving_default"](observation=tf.constant(observation[None]))
+    assert served["action"].numpy()[0] == play(observation)
 
 
 # --- a writer that is killed ---------------------------------------------------------------

@@ -259,6 +259,18 @@ register(
     ),
 )
 register(
+    # A Categorical whose actions do not count from 0.
+    tfd.FiniteDiscrete,
+    PortableForm(
+        parameters=lambda d: {"logits": _logits(d), "outcomes": d.outcomes},
+        noise_per_element=lambda d: _logits(d).shape[-1],
+        sample=lambda d, u: tf.gather(
+            d.outcomes, tf.argmax(_logits(d) + noise.gumbel(u), axis=-1)
+        ),
+        mode=lambda d: tf.gather(d.outcomes, tf.argmax(_logits(d), axis=-1)),
+    ),
+)
+register(
     tfd.Bernoulli,
     PortableForm(
         parameters=lambda d: {"logits": _logits(d)},

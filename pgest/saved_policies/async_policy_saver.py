@@ -13,7 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from pgest.saved_policies import policy_saver, snapshots
+from pgest.saved_policies import policy_saver
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class AsyncPolicySaver:
         return self.submit(
             "save_checkpoint",
             export_dir,
-            lambda: snapshots.write_checkpoint(snapshot, export_dir, options),
+            lambda: self._saver.write_checkpoint(snapshot, export_dir, options),
             blocking,
         )
 

@@ -106,7 +106,7 @@ def _write_with_metadata(prefix: str, directory: str) -> bool:
         return tf.constant(reader.get_tensor(key + suffix))
 
     count = sum(key.startswith("model_variables/") for key in keys)
-    snapshots.write_variables(
+    snapshots.CheckpointWriter().write_variables(
         snapshots.Snapshot(
             variables=tuple(value(f"model_variables/{position}") for position in range(count)),
             names=tuple(f"variable_{position}" for position in range(count)),

@@ -99,6 +99,7 @@ class PolicySaver:
         self._seed = saver_arguments.checked_seed(seed)
         self._lock = threading.RLock()
         self._graph_file: bytes | None = None
+        self._writer = snapshots.CheckpointWriter()
         self._registered: list[str] = []
         self._registered_variables: dict[str, tf.Variable] = {}
         self._name_specs(policy, use_nest_path_signatures, input_fn_and_spec)
@@ -194,6 +195,22 @@ class PolicySaver:
         )
         self._register(name, function, concrete.variables, None)
 
+    def register_signatures(self, signatures: Mapping[str, Any]) -> None:
+        """Adds flat signatures.
+
+        Args:
+          signatures: traced `tf.function`s of tensors to dicts of tensors, by name.
+
+        Raises:
+          ValueError: there is a signature of such a name.
+        """
+        taken = sorted(set(signatures) & set(self._signatures))
+        if taken:
+            raise ValueError(f"The policy already has the signatures {', '.join(taken)}.")
+        with self._lock:
+            self._signatures = {**self._signatures, **signatures}
+            self._graph_file = None
+
     def register_concrete_function(self, name: str, fn: Any, assets: Any = None) -> None:
         """Adds a function that was traced already as an attribute of the SavedModel.
 
@@ -251,7 +268,7 @@ class PolicySaver:
 
         Raises: as `save`.
         """
-        snapshots.write_checkpoint(self.snapshot(), export_dir, options)
+        self.write_checkpoint(self.snapshot(), export_dir, options)
 
     def snapshot(self, values: Mapping[int, tf.Variable] | None = None) -> snapshots.Snapshot:
         """The present values; see `snapshots.take`. `write` and others save them later."""
@@ -278,8 +295,17 @@ class PolicySaver:
                 # The graph does not change between saves; only its variables do.
                 directories.write_file(os.path.join(staging, "saved_model.pb"), self._graph_file)
                 os.mkdir(os.path.join(staging, "assets"))
-            snapshots.write_variables(snapshot, staging)
+            self._writer.write_variables(snapshot, staging)
             self._write_companions(staging)
+
+    def write_checkpoint(
+        self,
+        snapshot: snapshots.Snapshot,
+        export_dir: Path,
+        options: tf.train.CheckpointOptions | None = None,
+    ) -> None:
+        """As `save_checkpoint`, with the values of a snapshot, from any thread."""
+        self._writer.write(snapshot, export_dir, options)
 
     def matches(self, export_dir: Path) -> bool:
         """Whether a directory holds an export that computes what this one would.

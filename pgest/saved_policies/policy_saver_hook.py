@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from pgest import policies
 from pgest.hooks import monitor
 from pgest.saved_policies import directories, triggers
 
@@ -88,6 +89,9 @@ class PolicySaverHook(monitor.BaseMonitor):
             directory = os.path.join(context.model_dir, DIRECTORY)
         self._train_step = tf.Variable(context.step, dtype=tf.int64, trainable=False)
         options = dict(self._options)
+        # A model that gives actions and no distribution acts greedily as it is.
+        is_greedy = isinstance(context.agent.policy, policies.GreedyPolicy)
+        options.setdefault("save_greedy_policy", is_greedy)
         options["metadata_metrics"] = {
             "global_step": _Count(lambda: context.step),
             "global_timestep": _Count(lambda: context.timestep),

@@ -11,7 +11,7 @@ The time steps are taken to be in the middle of an episode: start with `get_init
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -35,7 +35,7 @@ def make(policy: TFPolicy, batch_size: int | None) -> dict[str, Any]:
       policy: the policy.
       batch_size: int, or None for any.
     """
-    inputs = _FlatInputs(policy, batch_size)
+    inputs = FlatInputs(policy, batch_size)
     size = _noise_size(policy, inputs)
 
     @tf.function(autograph=False, input_signature=inputs.specs)
@@ -52,7 +52,33 @@ def make(policy: TFPolicy, batch_size: int | None) -> dict[str, Any]:
     return made
 
 
-def _sample_signature(policy: TFPolicy, inputs: _FlatInputs, size: int) -> Any:
+def further(
+    policy: TFPolicy,
+    names: Sequence[str],
+    function: Callable[[TimeStep, nests.Nest], Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Signatures of a bare observation for other outputs than actions.
+
+    Args:
+      policy: what tells the inputs.
+      names: of the signatures.
+      function: from (time_step, policy_state) to the outputs of each, a tensor or a dict of them.
+    """
+    inputs = FlatInputs(policy, None)
+
+    def signature(name: str) -> Any:
+        @tf.function(autograph=False, input_signature=inputs.specs)
+        def outputs(*leaves: tf.Tensor) -> dict[str, tf.Tensor]:
+            found = function(*inputs.unpack(leaves))[name]
+            return dict(found) if isinstance(found, Mapping) else {"output": found}
+
+        outputs.get_concrete_function()
+        return outputs
+
+    return {name: signature(name) for name in names}
+
+
+def _sample_signature(policy: TFPolicy, inputs: FlatInputs, size: int) -> Any:
     noise_spec = tf.TensorSpec([inputs.batch_size, size], tf.float32, "noise")
 
     @tf.function(autograph=False, input_signature=[*inputs.specs, noise_spec])
@@ -72,7 +98,7 @@ def _sample_signature(policy: TFPolicy, inputs: _FlatInputs, size: int) -> Any:
     return sample
 
 
-class _FlatInputs:
+class FlatInputs:
     """Flat inputs and outputs of the signatures of one policy."""
 
     def __init__(self, policy: TFPolicy, batch_size: int | None) -> None:
@@ -132,7 +158,7 @@ def _to_spec(policy: TFPolicy, spec: tf.TensorSpec, action: tf.Tensor) -> tf.Ten
     return action
 
 
-def _noise_size(policy: TFPolicy, inputs: _FlatInputs) -> int | None:
+def _noise_size(policy: TFPolicy, inputs: FlatInputs) -> int | None:
     """The noise numbers a row takes; None where the distribution has no form in built-in ops."""
     sizes: list[int] = []
 

@@ -285,7 +285,7 @@ class PolicySavedModelTrigger(IntervalTrigger):
         path = os.path.join(self._directory, directories.CHECKPOINTS, name)
 
         def write() -> None:
-            snapshots.write_checkpoint(snapshot, path)
+            saver.write_checkpoint(snapshot, path)
             if PORTABLE_POLICY in self._savers:
                 portable_path = os.path.join(self._directory, PORTABLE_POLICY)
                 self._savers[PORTABLE_POLICY].write(snapshot, portable_path)

@@ -82,7 +82,11 @@ class Actor:
             self.program = self._trace()
         model.store.adopt(list(self.program.concrete.variables))
         outputs = self.program.structured_outputs
-        self._same_action = "environment_action" not in outputs
+        # Where in the flat result everything is, and what lies in nests, which are rare.
+        size = len(tf.nest.flatten(outputs))
+        places = tf.nest.pack_sequence_as(outputs, list(range(size)))
+        self._places = {"environment_action": places["action"], **places}
+        self._observes_nest = isinstance(self.observation_spec, (dict, tuple))
         self._check_predictions(outputs["predictions"])
 
     @property
@@ -108,20 +112,21 @@ class Actor:
         reset: np.ndarray | None = None,
     ) -> Acted:
         """Acts on observations `[B, ...]`; `timestep` seeds the sampling."""
-        arguments = [observation, mask, policy_state, reset]
-        arguments = [
-            part for part, present in zip(arguments, self._present, strict=True) if present
-        ]
-        outputs = self.program(*arguments, np.int64(timestep))
-        action = tf.nest.map_structure(_numpy, outputs["action"])
-        environment_action = action
-        if not self._same_action:
-            environment_action = tf.nest.map_structure(_numpy, outputs["environment_action"])
-        predictions = {
-            name: value.numpy() if tf.is_tensor(value) else tf.nest.map_structure(_numpy, value)
-            for name, value in outputs["predictions"].items()
-        }
-        return Acted(action, environment_action, predictions, outputs["policy_state"])
+        leaves = tf.nest.flatten(observation) if self._observes_nest else [observation]
+        if mask is not None and self.mask_spec is not None:
+            leaves += tf.nest.flatten(mask)
+        if self.recurrent:
+            leaves += [*tf.nest.flatten(policy_state), reset]
+        leaves.append(timestep)
+        outputs, places = self.program.run_flat(leaves), self._places
+        action = environment_action = _numpy(outputs, places["action"])
+        if places["environment_action"] is not places["action"]:
+            environment_action = _numpy(outputs, places["environment_action"])
+        predictions = {name: _numpy(outputs, at) for name, at in places["predictions"].items()}
+        state: Any = ()
+        if self.recurrent:
+            state = tf.nest.map_structure(outputs.__getitem__, places["policy_state"])
+        return Acted(action, environment_action, predictions, state)
 
     def _trace(self) -> programs.Program:
         signature = [self.observation_spec, self.mask_spec, self.state_spec]
@@ -198,8 +203,10 @@ class Actor:
             action = predictions.pop("results")
         else:
             action = distribution.sample(seed=seed) if self._explore else distribution.mode()
-            # Of greedy actions too: losses of EVAL read it.
-            predictions.setdefault("log_prob", distribution.log_prob(action))
+            # Of greedy actions too: losses of EVAL read it. And of a copy: TensorFlow Probability
+            # remembers what a sample was made of; TRAIN, which gets it alone, rounds otherwise.
+            copied = tf.nest.map_structure(tf.identity, action)
+            predictions.setdefault("log_prob", distribution.log_prob(copied))
         environment_action = actions.environment_action(self._action_space, action)
         leaves = zip(tf.nest.flatten(action), tf.nest.flatten(environment_action), strict=True)
         if all(left is right for left, right in leaves):
@@ -257,5 +264,8 @@ def _batched(spec: Any, num_envs: int) -> Any:
     )
 
 
-def _numpy(tensor: Any) -> np.ndarray:
-    return tensor.numpy()
+def _numpy(outputs: Any, places: Any) -> Any:
+    """The outputs at a place, or at a nest of places."""
+    if isinstance(places, int):
+        return outputs[places].numpy()
+    return tf.nest.map_structure(lambda place: outputs[place].numpy(), places)

@@ -114,6 +114,21 @@ class GraphIterations:
             named = updating.named_metrics(self._update_graph.names, metrics)
         return Iterated(named, *[part.numpy() for part in episodes])
 
+    def first_timestep(self) -> dict[str, Any]:
+        """What the environments' next timestep is, as a batch `[1, B, ...]`; none is taken."""
+
+        def look() -> dict[str, Any]:
+            state = tf.nest.map_structure(lambda variable: variable.read_value(), self._state)
+            clock = self._model.counters.variables["global_timestep"].read_value()
+            _, _, values = self._step(state, clock)
+            batch = tf.nest.map_structure(lambda leaf: leaf[None], values)
+            batch[memory_lib.CUT] = tf.ones([1, self._num_envs], tf.bool)
+            if self._actor.recurrent:
+                batch["policy_state"] = state["policy_state"]
+            return batch
+
+        return tf.function(look, autograph=False)()
+
     def _fresh_state(self) -> dict[str, Any]:
         seed = self._environment_seed(tf.constant(self._model.counters.timestep, tf.int64))
         return {

@@ -39,6 +39,7 @@ class Model:
         # The state of in-graph environments, saved with the model but no part of it.
         self.environment: dict[str, tf.Variable] = {}
         self.traces: dict[Modes, int] = dict.fromkeys(Modes, 0)
+        self.export_outputs: tuple[str, ...] = ()
         self.used: dict[Modes, tuple[str, ...]] = {}
         self._context = {"params": dict(params), "config": config, "model_dir": config.model_dir}
 
@@ -53,6 +54,8 @@ class Model:
         with variables.building(self.store, mode.name, rooted) as build:
             spec = self.model_fn(features, labels, mode, **self._context)
         self.used[mode] = tuple(build.requested)
+        if mode is Modes.PREDICT:
+            self.export_outputs = tuple(spec.export_outputs)
         return spec, build
 
     def saved_variables(self) -> dict[str, tf.Variable]:

@@ -105,6 +105,10 @@ class ModelPolicy(TFPolicy):
         distribution = _offset(self._action_space, distribution)
         return PolicyStep(distribution, _state(spec), ())
 
+    def export_outputs(self, time_step: TimeStep, policy_state: nests.Nest) -> dict[str, Any]:
+        """The `export_outputs` of model_fn's spec, by name."""
+        return dict(self._call(time_step, policy_state).export_outputs)
+
     def _call(self, time_step: TimeStep, policy_state: nests.Nest) -> model_fn_lib.EstimatorSpec:
         features = {"state": time_step.observation}
         if self._masked:

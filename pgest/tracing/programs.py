@@ -9,6 +9,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from pgest.tracing import feeding
+
 # Ops that XLA drops without a word: a check that the user wrote would never fire.
 _DROPPED_BY_XLA = ("Assert", "CheckNumerics", "CheckNumericsV2")
 
@@ -34,9 +36,9 @@ class Program:
         self._signature = list(signature)
         self._name = name
         self._jit_compile = jit_compile
-        self._proven = jit_compile is not True and jit_compile != "auto"
         self.traces = 0
         self.concrete = self._trace(bool(jit_compile))
+        self._run: Callable[[Sequence[Any]], Sequence[tf.Tensor]] = self._first_run
         if jit_compile == "auto":
             self._warn_of_dropped_checks()
 
@@ -52,31 +54,63 @@ class Program:
 
     def __call__(self, *arguments: Any) -> Any:
         """Runs it. Arguments are nests of tensors or arrays of the signature."""
-        if self._proven:
-            return self.concrete(*arguments)
-        return self._first_call(arguments)
+        outputs = self._run(tf.nest.flatten(arguments))
+        return tf.nest.pack_sequence_as(self.concrete.structured_outputs, outputs)
 
-    def _first_call(self, arguments: tuple[Any, ...]) -> Any:
+    def run_flat(self, leaves: Sequence[Any]) -> Sequence[tf.Tensor]:
+        """Runs it on the leaves of its arguments; returns the leaves of its result.
+
+        Numpy arrays of exactly the signature's shape and dtype are the quickest.
+        """
+        return self._run(leaves)
+
+    def _first_run(self, leaves: Sequence[Any]) -> Sequence[tf.Tensor]:
         """XLA compiles at the first call; nothing has run yet where it refuses."""
+        self._run = self._prepared()
+        if self._jit_compile != "auto":
+            return self._run(leaves)
         try:
-            result = self.concrete(*arguments)
+            return self._run(leaves)
         except (
             tf.errors.InvalidArgumentError,
             tf.errors.UnimplementedError,
             tf.errors.InternalError,
         ) as error:
-            if self._jit_compile != "auto" or not _refused(error):
+            if not _refused(error):
                 raise
             warnings.warn(
                 f"XLA cannot compile {self._name} and it runs uncompiled, several times slower: "
                 f"{_reason(error)}. RunConfig(jit_compile=False) silences this.",
-                stacklevel=3,
+                stacklevel=4,
             )
             self._jit_compile = False
             self.concrete = self._trace(False)
-            result = self.concrete(*arguments)
-        self._proven = True
-        return result
+            self._run = self._prepared()
+            return self._run(leaves)
+
+    def _prepared(self) -> Callable[[Sequence[Any]], Sequence[tf.Tensor]]:
+        """What runs the concrete function on the leaves of its arguments.
+
+        A concrete function binds its arguments to a Python signature each time it is called, which
+        takes longer than running a small program; the function inside it takes tensors as they are.
+        """
+        concrete, signature = self.concrete, self._signature
+        specs = tf.nest.flatten(signature)
+        feeds = feeding.feeds(specs, share=bool(self._jit_compile))
+        count = len(specs)
+
+        def tensors(leaves: Sequence[Any]) -> list[tf.Tensor]:
+            if len(leaves) != count:
+                raise ValueError(f"{self._name} got {len(leaves)} arrays; expected {count}.")
+            return [feed(leaf) for feed, leaf in zip(feeds, leaves, strict=True)]
+
+        call_flat = getattr(concrete.inference_fn, "call_flat", None)
+        if call_flat is None:  # pragma: no cover (a TensorFlow without it)
+            return lambda leaves: tf.nest.flatten(
+                concrete(*tf.nest.pack_sequence_as(signature, tensors(leaves)))
+            )
+        captured = concrete.captured_inputs
+        return lambda leaves: call_flat(*tensors(leaves), *captured) or ()
 
     def _trace(self, jit_compile: bool) -> Any:
         self.traces += 1
