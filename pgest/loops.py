@@ -43,6 +43,8 @@ class HostLoop:
         self.loss: float | None = None
         self._rewards: list[float] = []
         self._predicts_value = "value" in actor.outputs["predictions"]
+        # Elsewhere every environment takes every action, and nobody has to look.
+        self._some_rest = view.resets_take_steps
         self.done = np.zeros([view.num_envs], np.bool_)
         self._reset = np.ones([view.num_envs], np.bool_)
         self._state = actor.initial_state()
@@ -88,12 +90,15 @@ class HostLoop:
         counters = self.counters
         while not must_pause():
             transition = self.step()
-            counters.timestep += int(transition.acted.sum())
+            counters.timestep += self._count(transition)
             if self.done.any():
                 finished = self.ended(transition)
                 counters.episode += len(finished)
                 for statistics in finished:
                     episode_ended(statistics)
+
+    def _count(self, transition: environment_view.Transition) -> int:
+        return int(transition.acted.sum()) if self._some_rest else self.view.num_envs
 
     def _store(
         self,
@@ -116,10 +121,10 @@ class HostLoop:
             values["action_mask"] = mask
         if self.actor.recurrent:
             values["reset"] = reset
-        everyone = bool(transition.acted.all())
+        everyone = not self._some_rest or bool(transition.acted.all())
         memory.step_vector(values, None if everyone else transition.acted)
         cut = memory.columns_to_cut()
-        if self._predicts_value:
+        if self._predicts_value and (cut.size or transition.truncated.any()):
             truncated = transition.truncated & ~transition.terminated
             truncated[cut] = True
             if truncated.any():

@@ -41,7 +41,9 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if self.clock not in get_args(Clock):
-            raise ValueError(f"Schedule got clock={self.clock!r}; expected one of {get_args(Clock)}.")
+            raise ValueError(
+                f"Schedule got clock={self.clock!r}; expected one of {', '.join(get_args(Clock))}."
+            )
         if not callable(self.function):
             raise TypeError(f"Schedule got the function {self.function!r}, which cannot be called.")
 
@@ -68,9 +70,7 @@ def linear(
     """
     if not over > 0:
         raise ValueError(f"linear got over={over}; expected more than 0.")
-    return Schedule(
-        lambda time: initial + (final - initial) * tf.minimum(time / over, 1.0), clock
-    )
+    return Schedule(lambda time: initial + (final - initial) * tf.minimum(time / over, 1.0), clock)
 
 
 def value(hyperparameter: Any, counters: counters_lib.Counters | None = None) -> Any:

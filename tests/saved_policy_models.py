@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
+
 import numpy as np
+import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 import tf_keras
@@ -143,3 +147,17 @@ def time_step_of(policy, batch=None, seed=0, first=True):
     outer = None if batch is None else (batch,)
     reward = np.zeros(outer or (), np.float32)
     return time_steps.transition(observation, reward, outer_dims=outer)
+
+
+@contextlib.contextmanager
+def tiny_disk(place):
+    """A file system of 256 kB at `place`; skips the test where none may be mounted."""
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
+    done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"no small file system: {done.stderr.strip()}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)

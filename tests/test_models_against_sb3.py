@@ -189,9 +189,7 @@ def test_the_step_of_trpo(env_id, seed):
     with torch.no_grad():
         pair = (torch.as_tensor(batch["state"]), torch.as_tensor(batch["action"]))
         batch["log_prob"] = theirs.policy.evaluate_actions(*pair)[1].numpy()
-    ours = Ours(
-        models.TRPO(critic_passes=1, critic_minibatch_size=None), theirs, batch
-    )
+    ours = Ours(models.TRPO(critic_passes=1, critic_minibatch_size=None), theirs, batch)
     before = {name: numpy_of(*pair) for name, pair in peer_weights(theirs).items()}
     metrics = ours.step()
     fill(theirs, batch)

@@ -41,6 +41,7 @@ def test_the_fisher_vector_product_is_the_hessian_of_the_divergence():
         "log_prob": tf.zeros([7]),
         "advantage": tf.ones([7]),
     }
+
     @tf.function(autograph=False)
     def run(features, labels):
         with variables.building(wrapped.store, "TRAIN") as build:

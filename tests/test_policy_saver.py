@@ -779,15 +779,8 @@ def test_matches(tmp_path):
 
 @pytest.fixture
 def tiny_disk(tmp_path):
-    """A file system of 256 kB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
-    done = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"no small file system: {done.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+    with models.tiny_disk(tmp_path / "disk") as place:
+        yield place
 
 
 def test_a_full_disk_leaves_the_earlier_export_as_it_was(tiny_disk):

@@ -478,6 +478,36 @@ def test_a_failing_save_does_not_end_the_run(tmp_path, caplog, monkeypatch):
     loader.load_policy(tmp_path / "never")
 
 
+@pytest.mark.parametrize("async_saving", [False, True])
+def test_a_full_disk_costs_the_run_nothing_but_the_save(tmp_path, caplog, async_saving):
+    class Fills(monitor.BaseMonitor):
+        def after_run(self, context):
+            ballast = place / "ballast"
+            if context.step == 1:
+                ballast.write_bytes(b"")
+                with pytest.raises(OSError, match="No space left"), ballast.open("wb", 0) as file:
+                    while True:
+                        file.write(bytes(4096))
+            elif context.step == 3:
+                ballast.unlink()
+
+    with models.tiny_disk(tmp_path / "disk") as place:
+        hook = policy_saver_hook.PolicySaverHook(
+            monitor.Every(steps=2),
+            place,
+            async_saving=async_saving,
+            save_greedy_policy=False,
+            save_collect_policy=False,
+        )
+        run = LearningRun().drive([Fills(), hook], updates(6))
+        assert run.step == 6
+        assert "saved" in caplog.text
+        names = checkpoint_names(place)
+        assert directories.checkpoint_name(2) not in names
+        assert names[-1] == directories.checkpoint_name(6)
+        assert loader.load_policy(place).get_train_step() == 6
+
+
 def test_arguments_of_the_hook(tmp_path):
     with pytest.raises(TypeError, match="every: got 100 of type int, expected an Every"):
         policy_saver_hook.PolicySaverHook(100)

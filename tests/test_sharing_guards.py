@@ -27,6 +27,7 @@ from traced_models import (
 )
 
 import pgest
+from pgest import graph_environments
 from pgest.tracing import acting, probing
 
 layers = tf_keras.layers
@@ -899,3 +900,24 @@ def test_a_squashed_policy_that_saturates_is_no_mismatch():
     given = {"action": acted.action, "log_prob": acted.predictions["log_prob"]}
     traced_labels = tf.nest.map_structure(tf.constant, given)
     probing.check_log_probabilities(model, {"state": tf.constant(states)}, traced_labels)
+
+
+def critic_first(features, labels, mode):
+    if mode == TRAIN:
+        value = dense_critic(features["state"])
+    distribution = tfd.Categorical(logits=layers.Dense(2)(features["state"]))
+    if mode == PREDICT:
+        return pgest.EstimatorSpec(mode, distribution=distribution)
+    loss = tf.reduce_mean(value - distribution.log_prob(labels["action"]) * labels["advantage"])
+    train_op = pgest.minimize(loss, tf_keras.optimizers.SGD(0.1))
+    return pgest.EstimatorSpec(mode, distribution=distribution, loss=loss, train_op=train_op)
+
+
+@pytest.mark.parametrize("in_graph", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_training_stops_before_the_first_update(in_graph):
+    config = pgest.RunConfig(tf_random_seed=0, jit_compile=False)
+    agent = pgest.PGAgent(critic_first, pgest.RolloutMemory(horizon=8), config=config)
+    env = graph_environments.CartPole(num_envs=2) if in_graph else "CartPole-v1"
+    with pytest.raises(probing.LogProbabilityMismatchError, match="dense_2/kernel"):
+        agent.train(env, steps=1)
+    assert agent.global_step == 0

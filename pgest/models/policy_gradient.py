@@ -10,8 +10,16 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from pgest import distributions, losses, memory, networks, normalization, optimization
-from pgest import schedules, variables
+from pgest import (
+    distributions,
+    losses,
+    memory,
+    networks,
+    normalization,
+    optimization,
+    schedules,
+    variables,
+)
 from pgest.model_fn import EstimatorSpec, Modes
 
 
@@ -195,9 +203,7 @@ class PolicyGradientModel(abc.ABC):
 
     def optimizer(self) -> tf_keras.optimizers.Optimizer:
         """The optimizer of the loss."""
-        return tf_keras.optimizers.Adam(
-            schedules.learning_rate(self.learning_rate), epsilon=1e-5
-        )
+        return tf_keras.optimizers.Adam(schedules.learning_rate(self.learning_rate), epsilon=1e-5)
 
     def train_op(
         self, loss: tf.Tensor, features: Mapping[str, Any], labels: Mapping[str, Any]

@@ -242,9 +242,7 @@ class _Policy:
 class _Rows:
     """A batch in minibatches, in another order at every pass."""
 
-    def __init__(
-        self, features: Mapping[str, Any], labels: Mapping[str, Any], size: int | None
-    ):
+    def __init__(self, features: Mapping[str, Any], labels: Mapping[str, Any], size: int | None):
         self._features = dict(features)
         self._labels = {"value_target": labels["value_target"]}
         self._size = size

@@ -102,7 +102,9 @@ class PolicySaver:
         self._writer = snapshots.CheckpointWriter()
         self._registered: list[str] = []
         self._registered_variables: dict[str, tf.Variable] = {}
-        self._name_specs(policy, use_nest_path_signatures, input_fn_and_spec)
+        self._specs = signature_functions.named_specs(
+            policy, use_nest_path_signatures, input_fn_and_spec
+        )
         self._specs_text = specs_proto.to_text(
             {
                 "collect_data_spec": policy.collect_data_spec,
@@ -137,17 +139,17 @@ class PolicySaver:
     @property
     def action_input_spec(self) -> tuple[nests.Nest, ...]:
         """Specs of the inputs of `action`: (time_step_spec, policy_state_spec), or (spec,)."""
-        return self._action_input_spec
+        return self._specs.inputs
 
     @property
     def policy_step_spec(self) -> PolicyStep:
         """Specs of the output of `action`."""
-        return self._policy_step_spec
+        return self._specs.step
 
     @property
     def policy_state_spec(self) -> nests.Nest:
         """Specs of the output of `get_initial_state`."""
-        return self._policy_state_spec
+        return self._specs.state
 
     @property
     def variables(self) -> Sequence[tf.Variable]:
@@ -339,33 +341,8 @@ class PolicySaver:
         self._module.model_variables = self._variables
         self._graph_file = None
 
-    def _name_specs(
-        self, policy: TFPolicy, by_path: bool, input_fn_and_spec: policy_functions.InputFn | None
-    ) -> None:
-        state_spec = policy_functions.plain_state(policy.policy_state_spec)
-        inputs = (policy.time_step_spec, state_spec)
-        step = policy.policy_step_spec._replace(state=state_spec)
-        if by_path:
-            self._policy_step_spec = specs.with_path_names(step)
-            self._policy_state_spec = signature_functions.named_state(state_spec)
-            inputs = specs.with_path_names(inputs)
-        else:
-            for nest in (inputs, step, state_spec):
-                signature_functions.check_names(nest)
-            self._policy_step_spec, self._policy_state_spec = step, state_spec
-        self._action_input_spec: tuple[nests.Nest, ...] = inputs
-        if input_fn_and_spec is not None:
-            self._action_input_spec = (specs.from_spec(input_fn_and_spec[1]),)
-
     def _flat_signatures(self, policy: TFPolicy) -> dict[str, Any]:
-        functions = self._functions
-        made = signature_functions.flat_signatures(
-            functions,
-            inputs=policy_functions.plain(self._action_input_spec, self._batch_size),
-            outputs=self._policy_step_spec,
-            state=self._policy_state_spec,
-            batch_size=self._batch_size,
-        )
+        made = signature_functions.flat_signatures(self._functions, self._specs, self._batch_size)
         made["get_train_step"] = signature_functions.train_step_signature(self._train_step)
         made["get_metadata"] = signature_functions.metadata_signature(self._metadata)
         if self._portable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,16 +10,26 @@ import tensorflow as tf
 
 from pgest import nests, specs
 from pgest.saved_policies import policy_functions
+from pgest.tf_policies import TFPolicy
+from pgest.time_steps import PolicyStep
 
 # The name of a policy state that is a single tensor, in the output of `get_initial_state`.
 _BARE_STATE = "policy_state"
 
 
-def named_state(state_spec: nests.Nest) -> nests.Nest:
-    """The specs of a policy state, named by their paths."""
-    return nests.map_with_paths(
-        lambda path, spec: specs.replace_spec(spec, name=path or _BARE_STATE), state_spec
-    )
+@dataclasses.dataclass(frozen=True)
+class NamedSpecs:
+    """Specs without batch axis, with the names of the flat signatures.
+
+    Attributes:
+      inputs: of the arguments of `action`.
+      step: of what it returns.
+      state: of what `get_initial_state` returns.
+    """
+
+    inputs: tuple[nests.Nest, ...]
+    step: PolicyStep
+    state: nests.Nest
 
 
 def check_names(nest: nests.Nest) -> None:
@@ -32,27 +43,50 @@ def check_names(nest: nests.Nest) -> None:
         )
 
 
+def named_specs(
+    policy: TFPolicy, by_path: bool, input_fn_and_spec: policy_functions.InputFn | None
+) -> NamedSpecs:
+    """The specs of a policy with the names that flat signatures use.
+
+    Args:
+      policy: the policy.
+      by_path: whether names come from the structure; else the specs' own are used.
+      input_fn_and_spec: see `PolicySaver`; its specs keep their own names.
+
+    Raises:
+      ValueError: without `by_path`, where a name is missing or two are the same.
+    """
+    state = policy_functions.plain_state(policy.policy_state_spec)
+    inputs: tuple[nests.Nest, ...] = (policy.time_step_spec, state)
+    step = policy.policy_step_spec._replace(state=state)
+    if by_path:
+        inputs, step = specs.with_path_names(inputs), specs.with_path_names(step)
+        state = nests.map_with_paths(
+            lambda path, spec: specs.replace_spec(spec, name=path or _BARE_STATE), state
+        )
+    else:
+        for nest in (inputs, step, state):
+            check_names(nest)
+    if input_fn_and_spec is not None:
+        inputs = (specs.from_spec(input_fn_and_spec[1]),)
+    return NamedSpecs(inputs, step, state)
+
+
 def flat_signatures(
-    functions: policy_functions.PolicyFunctions,
-    *,
-    inputs: nests.Nest,
-    outputs: nests.Nest,
-    state: nests.Nest,
-    batch_size: int | None,
+    functions: policy_functions.PolicyFunctions, named: NamedSpecs, batch_size: int | None
 ) -> dict[str, Any]:
     """The signatures `action` and `get_initial_state`, traced.
 
     Args:
       functions: the traced functions of the policy.
-      inputs: specs of the arguments of `action`, with names and a batch axis.
-      outputs: named specs of the `PolicyStep`.
-      state: named specs of the policy state.
+      named: its specs with their flat names.
       batch_size: int, or None for any.
     """
+    inputs = policy_functions.plain(named.inputs, batch_size)
     input_list = _named(tf.nest.flatten(inputs))
-    output_names = [spec.name for spec in tf.nest.flatten(outputs)]
+    output_names = [spec.name for spec in tf.nest.flatten(named.step)]
     sizes = [tf.TensorSpec([], tf.int32, "batch_size")] if batch_size is None else []
-    state_names = [spec.name for spec in tf.nest.flatten(state)]
+    state_names = [spec.name for spec in tf.nest.flatten(named.state)]
 
     @tf.function(autograph=False, input_signature=input_list)
     def action(*leaves: tf.Tensor) -> dict[str, tf.Tensor]:

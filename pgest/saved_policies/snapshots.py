@@ -11,7 +11,6 @@ import tensorflow as tf
 
 from pgest.saved_policies import directories
 
-
 _OBJECTS = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 

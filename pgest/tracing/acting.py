@@ -75,10 +75,14 @@ class Actor:
         self.mask_spec = None if mask_spec is None else _batched(mask_spec, num_envs)
         self.mode = Modes.PREDICT
         self.state_spec: Any = ()
+        self._keeps_timestep = False
         try:
             self.program = self._trace()
         except _PolicyStateFound as found:
             self.state_spec = found.spec
+            self.program = self._trace()
+        if explore and self._reads_timestep():
+            self._keeps_timestep = True
             self.program = self._trace()
         model.store.adopt(list(self.program.concrete.variables))
         outputs = self.program.structured_outputs
@@ -141,13 +145,18 @@ class Actor:
             self._run, signature, "acting", jit_compile=self._model.config.jit_compile
         )
 
+    def _reads_timestep(self) -> bool:
+        """Whether model_fn reads global_timestep; keeping it right costs time at each call."""
+        handle = self._model.counters.variables["global_timestep"].handle
+        return any(captured is handle for captured in self.program.concrete.captured_inputs)
+
     def _run(self, *arguments: Any) -> dict[str, Any]:
         given = iter(arguments)
         observation, mask, state, reset = (
             next(given) if present else None for present in self._present
         )
         timestep = next(given)
-        if self._explore:
+        if self._keeps_timestep:
             # For exploration that model_fn anneals; evaluation must not move it.
             self._model.counters.variables["global_timestep"].assign(timestep)
         outputs = self.graph(observation, mask, state, reset, timestep)
