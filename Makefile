@@ -61,13 +61,15 @@ demo: $(VENV)/.installed  ## Train CartPole-v1, export the policy, play with it 
 	printf '\nA second process, with TensorFlow and gymnasium but without pgest, plays with the export:\n'; \
 	$(BIN)/python examples/play_saved_policy.py $$run/export --episodes 5; \
 	printf '\nWhere everything is\n'; \
-	printf '  %-34s %s\n' "$$run" "checkpoints and TensorBoard files" "$$run/export" "the exported policy" \
+	printf '  %-42s %s\n' "$$run" "checkpoints and TensorBoard files" "$$run/export" "the exported policy" \
 	  examples/cartpole.py "the program that you have just seen"; \
 	printf 'What to type next\n'; \
-	printf '  %-58s %s\n' "$(BIN)/tensorboard --logdir runs" "look at the curves" \
-	  "$(BIN)/python examples/play_saved_policy.py $$run/export --render" "watch it (needs gymnasium[classic-control])" \
-	  "$(BIN)/python examples/custom_hook.py" "the other examples" \
-	  "make docs" "the documentation, as pages"
+	printf '  # %s\n  %s\n' \
+	  "look at the curves" "$(BIN)/tensorboard --logdir runs" \
+	  "watch the cart in a window; it needs: $(BIN)/pip install 'gymnasium[classic-control]'" \
+	  "$(BIN)/python examples/play_saved_policy.py $$run/export --render" \
+	  "write a hook" "$(BIN)/python examples/custom_hook.py" \
+	  "read on" "make docs"
 
 test: $(VENV)/.installed-dev  ## The fast tests.
 	@$(BIN)/python -m pytest -q -n $(WORKERS) -m "$(FAST)" $(PYTEST_ARGS)

@@ -307,9 +307,7 @@ def run(name: str, library: str, seed: int) -> dict[str, Any]:
     task = TASKS[name]
     scores, points, seconds = RUNNERS[library](task, seed)
     versions = {
-        package: importlib.metadata.version(package)
-        for package in PACKAGES
-        if _installed(package)
+        package: importlib.metadata.version(package) for package in PACKAGES if _installed(package)
     }
     return {
         "task": name,
@@ -432,7 +430,11 @@ def report() -> list[dict[str, Any]]:
     for name, task in TASKS.items():
         scores = {
             library: np.array(
-                [float(r["return_mean"]) for r in rows if (r["task"], r["library"]) == (name, library)]
+                [
+                    float(row["return_mean"])
+                    for row in rows
+                    if (row["task"], row["library"]) == (name, library)
+                ]
             )
             for library in (*LIBRARIES, "random")
         }

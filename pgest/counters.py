@@ -9,6 +9,8 @@ All three are int64 `tf.Variable`s, saved in every checkpoint.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 GLOBAL_STEP = "global_step"
@@ -52,11 +54,23 @@ class Counters:
         """Counts one finished episode."""
         self.episode += 1
 
-    def publish(self, progress: float = 0.0) -> None:
-        """Copies the host's `timestep` and `episode`, and a run's progress, to the variables."""
-        self.progress.assign(progress)
-        self.variables[GLOBAL_TIMESTEP].assign(self.timestep)
-        self.variables[GLOBAL_EPISODE].assign(self.episode)
+    def publish(
+        self, progress: float = 0.0, read: Callable[[tf.Variable], bool] | None = None
+    ) -> None:
+        """Copies the host's `timestep` and `episode`, and a run's progress, to the variables.
+
+        Args:
+          progress: of the run, 0 to 1.
+          read: says of a variable whether the program that comes next reads it; the others keep
+            their old values, since each copy costs as much as a small program. None: copy all.
+        """
+        for variable, value in (
+            (self.progress, progress),
+            (self.variables[GLOBAL_TIMESTEP], self.timestep),
+            (self.variables[GLOBAL_EPISODE], self.episode),
+        ):
+            if read is None or read(variable):
+                variable.assign(value)
 
     def refresh(self) -> None:
         """Reads all three variables back, after a restore or a compiled iteration."""

@@ -9,8 +9,8 @@ from typing import Any
 import gymnasium
 
 from pgest import model_fn as model_fn_lib
-from pgest.policies import GreedyPolicy, TFPolicy
 from pgest.saved_policies import policy_saver, portable_signatures
+from pgest.tf_policies import TFPolicy
 from pgest.tracing import acting, model_policy
 from pgest.tracing import model as model_lib
 
@@ -38,15 +38,13 @@ class AgentPolicies:
         predict = model_fn_lib.Modes.PREDICT
         self.raw = model_policy.ModelPolicy(model, actor, *spaces)
         explores = actor.mode is predict
-        self.greedy: TFPolicy = GreedyPolicy(self.raw) if explores else self.raw
+        self.greedy: TFPolicy = model_policy.GreedyModelPolicy(self.raw) if explores else self.raw
         self.collect: TFPolicy = model_policy.ModelPolicy(
             model, actor, *spaces, mode=actor.mode, emit_log_probability=explores
         )
 
 
-def export_saved_model(
-    model: model_lib.Model, policy: model_policy.ModelPolicy, base: Any
-) -> str:
+def export_saved_model(model: model_lib.Model, policy: model_policy.ModelPolicy, base: Any) -> str:
     """Writes a portable SavedModel into a new timestamped directory of `base`; returns its path.
 
     The directory appears when it is complete, as Estimator's exports do.

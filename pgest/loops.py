@@ -91,7 +91,7 @@ class HostLoop:
         while not must_pause():
             transition = self.step()
             counters.timestep += self._count(transition)
-            if self.done.any():
+            if np.count_nonzero(self.done):
                 finished = self.ended(transition)
                 counters.episode += len(finished)
                 for statistics in finished:
@@ -124,7 +124,7 @@ class HostLoop:
         everyone = not self._some_rest or bool(transition.acted.all())
         memory.step_vector(values, None if everyone else transition.acted)
         cut = memory.columns_to_cut()
-        if self._predicts_value and (cut.size or transition.truncated.any()):
+        if self._predicts_value and (cut.size or np.count_nonzero(transition.truncated)):
             truncated = transition.truncated & ~transition.terminated
             truncated[cut] = True
             if truncated.any():
@@ -137,12 +137,15 @@ class HostLoop:
         """Adds a timestep to the statistics of the episodes under way."""
         acted, rewards = transition.acted, transition.reward
         self.done = np.logical_or(transition.terminated, transition.truncated)
-        if acted.all():
+        if not self.view.is_vector:
+            # Half a dozen operations on arrays of one number would take as long as its step.
+            self._reset = self.done
+            self._rewards.append(rewards.item())
+            return
+        if not self._some_rest or acted.all():
             self._reset = self.done
             self._totals += rewards
             self._lengths += 1
-            if not self.view.is_vector:
-                self._rewards.append(float(rewards[0]))
             np.maximum(self._highest, rewards, out=self._highest)
             np.minimum(self._lowest, rewards, out=self._lowest)
             return
@@ -181,6 +184,9 @@ class HostLoop:
         return statistics
 
     def _summarize(self, index: int, **known: Any) -> EpisodeStatistics:
+        if not self.view.is_vector and self._rewards:
+            self._totals[0], self._lengths[0] = sum(self._rewards), len(self._rewards)
+            self._highest[0], self._lowest[0] = max(self._rewards), min(self._rewards)
         total, length = float(self._totals[index]), int(self._lengths[index])
         return EpisodeStatistics(
             total=total,

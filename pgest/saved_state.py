@@ -60,6 +60,7 @@ class SavedState:
     def live_or_saved(self) -> dict[str, Any]:
         """Values by name: the live variables, and what the checkpoint holds besides."""
         self.restore()
+        self._model.counters.publish()
         live = {n: v.numpy() for n, v in self._model.saved_variables().items()}
         return {**self._values, **live}
 
@@ -67,6 +68,7 @@ class SavedState:
     def weights(self, checkpoint_path: str | None, *, trained: bool) -> Iterator[None]:
         """Inside, the variables hold the weights asked for; see `PGAgent.evaluate`."""
         self.restore()
+        self._model.counters.publish()
         if checkpoint_path is None:
             if not trained:
                 self._follow_newest()

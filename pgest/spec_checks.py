@@ -161,3 +161,19 @@ def _to_kind(array: Any, spec: Any) -> Any:
     if isinstance(spec, specs.ArraySpec):
         return array.numpy() if nests.is_tensor(array) else array
     return tf.convert_to_tensor(array)
+
+
+def with_static_shape(tensor: tf.Tensor, shape: Sequence[int | None]) -> tf.Tensor:
+    """The tensor with what is known of its shape noted, and no op for it.
+
+    `tf.ensure_shape` would do as well, but TFLite has no such op.
+
+    Args:
+      tensor: eager or symbolic.
+      shape: None where a dimension is not known.
+
+    Raises:
+      ValueError: the shape is known to be another one.
+    """
+    tensor.set_shape(shape)
+    return tensor

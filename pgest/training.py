@@ -93,7 +93,7 @@ class Trainer:
                 self._agent.summary_writer
             )
         counters = self._agent.counters
-        counters.publish(run.progress)
+        counters.publish(run.progress, updater.reads)
         updated = updater(batch, counters.step, run.steps_left)
         counters.step += updated.steps
         self.loop.loss = updated.metrics["loss"]

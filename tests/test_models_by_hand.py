@@ -62,8 +62,9 @@ CASES = {
         {"epochs": 2, "minibatch_size": 32},
     ),
     "trpo": (
-        models.TRPO(cg_steps=10, critic_passes=1, critic_minibatch_size=None),
-        {"actions": 2, "learning_rate": 1e-3, "target_kl": 0.01},
+        # Each iteration of conjugate gradients makes rounding larger.
+        models.TRPO(cg_steps=3, critic_passes=1, critic_minibatch_size=None),
+        {"actions": 2, "learning_rate": 1e-3, "target_kl": 0.01, "cg_steps": 3},
         "CartPole-v1",
         lambda: pgest.RolloutMemory(horizon=64),
         {},
@@ -96,4 +97,4 @@ def test_the_example_is_short_and_needs_three_names_of_pgest(name):
     ]
     assert set(imported) <= {"EstimatorSpec", "Modes", "minimize"}
     code = text.split('"""', 2)[2].splitlines()
-    assert 25 <= len([line for line in code if line.strip()]) <= 66
+    assert 25 <= len([line for line in code if line.strip()]) <= 70

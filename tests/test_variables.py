@@ -83,9 +83,7 @@ def test_the_processes_random_state_is_put_back():
         ]
 
     def state(between):
-        random.seed(1)
-        np.random.seed(2)
-        tf.random.set_seed(3)
+        tf_keras.utils.set_random_seed(3)  # Python, NumPy, TensorFlow and Keras
         tf_keras.backend.clear_session()
         first = draw()
         between()

@@ -1,10 +1,11 @@
 """Trust region policy optimisation (Schulman et al. 2015) by hand, for discrete actions.
 
     agent = pgest.PGAgent(trpo.model_fn, pgest.RolloutMemory(horizon=1024),
-                          params={"actions": 2, "learning_rate": 1e-3, "target_kl": 0.01})
+                          params={"actions": 2, "learning_rate": 1e-3, "target_kl": 0.01,
+                                  "cg_steps": 10})
     agent.train(pgest.make("CartPole-v1", num_envs=2), timesteps=100_000)
 
-`pgest.models.TRPO(cg_steps=10, critic_minibatch_size=None)` is the same, for every space.
+`pgest.models.TRPO(cg_steps=10, critic_passes=1, critic_minibatch_size=None)` is the same, for every space.
 """
 
 import math
@@ -17,27 +18,30 @@ from pgest import EstimatorSpec, Modes, minimize
 
 
 def model_fn(features, labels, mode, params):
-    state, policy = features["state"], mlp("policy", params["actions"], 0.01, "action")
-    distribution = tfd.Categorical(logits=policy(state))
-    critic = mlp("value", 1, 1.0, "value_output")
-    predictions = {"value": tf.squeeze(critic(state), axis=-1)}
+    state = features["state"]
+    policy = layers("policy", params["actions"], 0.01, "action")
+    distribution = tfd.Categorical(logits=apply(policy, state))
+    critic = layers("value", 1, 1.0, "value_output")
+    predictions = {"value": tf.squeeze(apply(critic, state), axis=-1)}
     if mode == Modes.PREDICT:
         return EstimatorSpec(mode, predictions, distribution=distribution)
 
+    acted = tfd.Categorical(logits=tf.stop_gradient(distribution.logits))
+
     def surrogate_and_divergence():  # with the policy's weights as they are now
-        present = tfd.Categorical(logits=policy(state))
+        present = tfd.Categorical(logits=apply(policy, state))
         ratio = tf.exp(present.log_prob(labels["action"]) - labels["log_prob"])
-        divergence = tf.reduce_mean(tfd.kl_divergence(distribution, present))
+        divergence = tf.reduce_mean(tfd.kl_divergence(acted, present))
         return -tf.reduce_mean(ratio * labels["advantage"]), divergence
 
-    weights = policy.trainable_variables
+    weights = variables(policy)
     surrogate, divergence = surrogate_and_divergence()
     slope = flat(tf.gradients(divergence, weights))
 
     def fisher(vector):
         return flat(tf.gradients(slope * tf.stop_gradient(vector), weights)) + 0.1 * vector
 
-    direction = conjugate_gradients(fisher, -flat(tf.gradients(surrogate, weights)), steps=10)
+    direction = conjugate_gradients(fisher, -flat(tf.gradients(surrogate, weights)), params["cg_steps"])
     curvature = tf.reduce_sum(direction * fisher(direction))
     step = tf.sqrt(2.0 * params["target_kl"] / curvature) * direction
     before = flat(weights)
@@ -56,7 +60,7 @@ def model_fn(features, labels, mode, params):
     value_loss = tf.reduce_mean(tf.square(predictions["value"] - labels["value_target"]))
     optimizer = tf_keras.optimizers.Adam(params["learning_rate"], epsilon=1e-5)
     with tf.control_dependencies(policy_op):
-        train_op = minimize(value_loss, optimizer, critic.trainable_variables)
+        train_op = minimize(value_loss, optimizer, variables(critic))
     return EstimatorSpec(mode, predictions, surrogate, train_op, distribution=distribution)
 
 
@@ -70,20 +74,31 @@ def conjugate_gradients(product, target, steps):
     return x
 
 
-def mlp(name, outputs, gain, output_name):
-    layers = [dense(64, "tanh", math.sqrt(2.0), f"{name}_{index}") for index in range(2)]
-    return tf_keras.Sequential([*layers, dense(outputs, None, gain, output_name)])
+def layers(name, outputs, gain, output_name):
+    sizes = [(64, "tanh", math.sqrt(2.0), f"{name}_{index}") for index in range(2)]
+    return [
+        tf_keras.layers.Dense(
+            size, activation, kernel_initializer=tf_keras.initializers.Orthogonal(g), name=n
+        )
+        for size, activation, g, n in [*sizes, (outputs, None, gain, output_name)]
+    ]
 
 
-def dense(size, activation, gain, name):
-    initializer = tf_keras.initializers.Orthogonal(gain)
-    return tf_keras.layers.Dense(size, activation, kernel_initializer=initializer, name=name)
+def apply(network, inputs):
+    for layer in network:
+        inputs = layer(inputs)
+    return inputs
+
+
+def variables(network):
+    return [variable for layer in network for variable in layer.trainable_variables]
 
 
 def flat(parts):
     return tf.concat([tf.reshape(part, [-1]) for part in parts], axis=0)
 
 
-def assign(variables, vector):
-    parts = tf.split(vector, [v.shape.num_elements() for v in variables])
-    return [v.assign(tf.reshape(p, v.shape)) for v, p in zip(variables, parts, strict=True)]
+def assign(weights, vector):
+    parts = tf.split(vector, [weight.shape.num_elements() for weight in weights])
+    pairs = zip(weights, parts, strict=True)
+    return [weight.assign(tf.reshape(part, weight.shape)) for weight, part in pairs]

@@ -15,6 +15,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from pgest import spec_checks
 from pgest.distributions import bounded, joint, noise
 
 
@@ -142,7 +143,7 @@ def sample_with_noise(distribution: tfd.Distribution, uniform: tf.Tensor) -> Any
     form = _form(inner)
     event = [*tf.nest.flatten(distribution.event_shape)[0], form.noise_per_element(inner)]
     shaped = tf.reshape(uniform, tf.concat([tf.shape(uniform)[:-1], event], axis=0))
-    return form.sample(inner, tf.ensure_shape(shaped, [*uniform.shape[:-1], *event]))
+    return form.sample(inner, spec_checks.with_static_shape(shaped, [*uniform.shape[:-1], *event]))
 
 
 def mode(distribution: tfd.Distribution) -> Any:
@@ -180,7 +181,9 @@ def sample(distribution: tfd.Distribution, seed: Any) -> Any:
         return distribution.sample(seed=seed)
     shape = tf.concat([distribution.batch_shape_tensor(), [noise_size(distribution)]], axis=0)
     uniform = noise.uniform(shape, seed)
-    return sample_with_noise(distribution, tf.ensure_shape(uniform, noise_shape(distribution)))
+    return sample_with_noise(
+        distribution, spec_checks.with_static_shape(uniform, noise_shape(distribution))
+    )
 
 
 def is_portable(distribution: tfd.Distribution) -> bool:
@@ -264,9 +267,7 @@ register(
     PortableForm(
         parameters=lambda d: {"logits": _logits(d), "outcomes": d.outcomes},
         noise_per_element=lambda d: _logits(d).shape[-1],
-        sample=lambda d, u: tf.gather(
-            d.outcomes, tf.argmax(_logits(d) + noise.gumbel(u), axis=-1)
-        ),
+        sample=lambda d, u: tf.gather(d.outcomes, tf.argmax(_logits(d) + noise.gumbel(u), axis=-1)),
         mode=lambda d: tf.gather(d.outcomes, tf.argmax(_logits(d), axis=-1)),
     ),
 )

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 import tf_keras
 
+from pgest import spec_checks
+
 Activation = str | Callable[[tf.Tensor], tf.Tensor] | None
 
 # What keeps the variance of activations through a layer (Saxe et al. 2014; Huang et al. 2022,
@@ -121,4 +123,4 @@ def cnn(
     hidden = tf.reshape(hidden, [-1, math.prod(hidden.shape[1:])])
     hidden = dense(hidden, features, "relu", gain=gain, name=f"{name}_dense")
     hidden = tf.reshape(hidden, tf.concat([leading, [features]], axis=0))
-    return tf.ensure_shape(hidden, [*static_leading, features])
+    return spec_checks.with_static_shape(hidden, [*static_leading, features])

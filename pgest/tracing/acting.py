@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -26,8 +25,7 @@ class _PolicyStateFound(Exception):
         self.spec = spec
 
 
-@dataclasses.dataclass
-class Acted:
+class Acted(NamedTuple):
     """What one acting call gave, a row an environment.
 
     Attributes:
@@ -53,6 +51,9 @@ class Actor:
       num_envs: B.
       mask_spec: a nest of specs of the action mask of one environment, or None.
       explore: sample from the distribution; False takes its mode.
+
+    Attributes:
+      outputs: specs of what acting gives: `action` and `predictions`, each leaf `[B, ...]`.
     """
 
     def __init__(
@@ -76,32 +77,28 @@ class Actor:
         self.mode = Modes.PREDICT
         self.state_spec: Any = ()
         self._keeps_timestep = False
+        self.outputs: dict[str, Any] = {}
+        self._num_arrays = 0
         try:
             self.program = self._trace()
         except _PolicyStateFound as found:
             self.state_spec = found.spec
             self.program = self._trace()
-        if explore and self._reads_timestep():
+        if explore and self.program.reads(model.counters.variables["global_timestep"]):
+            # Keeping the variable right costs time at each call, so it is not done for nothing.
             self._keeps_timestep = True
             self.program = self._trace()
         model.store.adopt(list(self.program.concrete.variables))
-        outputs = self.program.structured_outputs
-        # Where in the flat result everything is, and what lies in nests, which are rare.
-        size = len(tf.nest.flatten(outputs))
-        places = tf.nest.pack_sequence_as(outputs, list(range(size)))
-        self._places = {"environment_action": places["action"], **places}
+        self._places = tf.nest.pack_sequence_as(
+            self.outputs, list(range(len(tf.nest.flatten(self.outputs))))
+        )
         self._observes_nest = isinstance(self.observation_spec, (dict, tuple))
-        self._check_predictions(outputs["predictions"])
+        self._check_predictions(self.outputs["predictions"])
 
     @property
     def recurrent(self) -> bool:
         """Whether the model carries a policy state."""
         return self.state_spec != ()
-
-    @property
-    def outputs(self) -> dict[str, Any]:
-        """Symbolic outputs: `action` and `predictions`, for their dtypes and shapes."""
-        return self.program.structured_outputs
 
     def initial_state(self) -> Any:
         """The policy state at the start of an episode: zeros `[B, ...]`, or ()."""
@@ -122,14 +119,15 @@ class Actor:
         if self.recurrent:
             leaves += [*tf.nest.flatten(policy_state), reset]
         leaves.append(timestep)
-        outputs, places = self.program.run_flat(leaves), self._places
-        action = environment_action = _numpy(outputs, places["action"])
-        if places["environment_action"] is not places["action"]:
-            environment_action = _numpy(outputs, places["environment_action"])
-        predictions = {name: _numpy(outputs, at) for name, at in places["predictions"].items()}
-        state: Any = ()
-        if self.recurrent:
-            state = tf.nest.map_structure(outputs.__getitem__, places["policy_state"])
+        outputs = self.program.run_flat(leaves)
+        arrays = [output.numpy() for output in outputs[: self._num_arrays]]
+        following = outputs[self._num_arrays :]
+        places = self._places
+        action = environment_action = _at(arrays, places["action"])
+        if "environment_action" in places:
+            environment_action = _at(arrays, places["environment_action"])
+        predictions = {name: _at(arrays, place) for name, place in places["predictions"].items()}
+        state = tf.nest.pack_sequence_as(self.state_spec, following) if following else ()
         return Acted(action, environment_action, predictions, state)
 
     def _trace(self) -> programs.Program:
@@ -145,12 +143,7 @@ class Actor:
             self._run, signature, "acting", jit_compile=self._model.config.jit_compile
         )
 
-    def _reads_timestep(self) -> bool:
-        """Whether model_fn reads global_timestep; keeping it right costs time at each call."""
-        handle = self._model.counters.variables["global_timestep"].handle
-        return any(captured is handle for captured in self.program.concrete.captured_inputs)
-
-    def _run(self, *arguments: Any) -> dict[str, Any]:
+    def _run(self, *arguments: Any) -> tuple[list[tf.Tensor], Any]:
         given = iter(arguments)
         observation, mask, state, reset = (
             next(given) if present else None for present in self._present
@@ -160,9 +153,13 @@ class Actor:
             # For exploration that model_fn anneals; evaluation must not move it.
             self._model.counters.variables["global_timestep"].assign(timestep)
         outputs = self.graph(observation, mask, state, reset, timestep)
+        policy_state = outputs.pop("policy_state")
         if outputs["environment_action"] is outputs["action"]:
             del outputs["environment_action"]  # it need not be copied twice
-        return outputs
+        self.outputs = tf.nest.map_structure(tf.TensorSpec.from_tensor, outputs)
+        arrays = tf.nest.flatten(outputs)
+        self._num_arrays = len(arrays)
+        return arrays, policy_state
 
     def graph(
         self, observation: Any, mask: Any, state: Any, reset: Any, timestep: tf.Tensor
@@ -273,8 +270,8 @@ def _batched(spec: Any, num_envs: int) -> Any:
     )
 
 
-def _numpy(outputs: Any, places: Any) -> Any:
-    """The outputs at a place, or at a nest of places."""
-    if isinstance(places, int):
-        return outputs[places].numpy()
-    return tf.nest.map_structure(lambda place: outputs[place].numpy(), places)
+def _at(arrays: list[np.ndarray], places: Any) -> Any:
+    """The array at a place, or a nest of arrays at a nest of places."""
+    if places.__class__ is int:
+        return arrays[places]
+    return tf.nest.map_structure(arrays.__getitem__, places)

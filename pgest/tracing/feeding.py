@@ -81,9 +81,7 @@ def _shared(spec: tf.TensorSpec) -> Feed | None:
     return feed if shape else feed_number
 
 
-def shared_tensor(
-    shape: tuple[int, ...], dtype: tf.DType
-) -> tuple[np.ndarray, tf.Tensor] | None:
+def shared_tensor(shape: tuple[int, ...], dtype: tf.DType) -> tuple[np.ndarray, tf.Tensor] | None:
     """A numpy array and a tensor in the same memory; None where TensorFlow would copy.
 
     Args:

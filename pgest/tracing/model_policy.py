@@ -10,6 +10,7 @@ import tensorflow_probability as tfp
 
 from pgest import actions, distributions, nests, policy_contracts, seeds, specs, time_steps
 from pgest import model_fn as model_fn_lib
+from pgest.policies import GreedyPolicy
 from pgest.tf_policies import TFPolicy
 from pgest.time_steps import PolicyStep, TimeStep
 from pgest.tracing import acting
@@ -115,8 +116,38 @@ class ModelPolicy(TFPolicy):
             features["state"], features["action_mask"] = _split_mask(time_step.observation)
         if self.policy_state_spec != ():
             features["policy_state"] = policy_state
+        known = set(self._model.store.variables)
         spec, _ = self._model.call(features, None, self._mode)
+        new = sorted(set(self._model.store.variables) - known)
+        if new:
+            for name in new:
+                del self._model.store.variables[name]
+            raise RuntimeError(
+                f"The policy's model_fn asked for variables that training does not have: "
+                f"{', '.join(new)}. Acting with them would be acting at random."
+            )
         return spec
+
+
+class GreedyModelPolicy(GreedyPolicy):
+    """The mode of a `ModelPolicy`, compiled where it is called eagerly.
+
+    Args:
+      policy: the policy.
+    """
+
+    def __init__(self, policy: ModelPolicy):
+        super().__init__(policy)
+        self._compiled = tf.function(super()._action, autograph=False)
+
+    def _action(
+        self, time_step: TimeStep, policy_state: nests.Nest, seed: tf.Tensor | None
+    ) -> PolicyStep:
+        del seed  # a mode draws nothing
+        if not tf.executing_eagerly():
+            return super()._action(time_step, policy_state, None)
+        time_step = tf.nest.map_structure(tf.convert_to_tensor, time_step)
+        return self._compiled(time_step, policy_state, None)
 
 
 def _split_mask(observation: Any) -> tuple[Any, Any]:

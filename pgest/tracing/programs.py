@@ -64,6 +64,10 @@ class Program:
         """
         return self._run(leaves)
 
+    def reads(self, variable: tf.Variable) -> bool:
+        """Whether the program reads or writes a variable that was made outside of it."""
+        return any(captured is variable.handle for captured in self._captured)
+
     def _first_run(self, leaves: Sequence[Any]) -> Sequence[tf.Tensor]:
         """XLA compiles at the first call; nothing has run yet where it refuses."""
         self._run = self._prepared()
@@ -97,20 +101,20 @@ class Program:
         concrete, signature = self.concrete, self._signature
         specs = tf.nest.flatten(signature)
         feeds = feeding.feeds(specs, share=bool(self._jit_compile))
-        count = len(specs)
-
-        def tensors(leaves: Sequence[Any]) -> list[tf.Tensor]:
-            if len(leaves) != count:
-                raise ValueError(f"{self._name} got {len(leaves)} arrays; expected {count}.")
-            return [feed(leaf) for feed, leaf in zip(feeds, leaves, strict=True)]
-
         call_flat = getattr(concrete.inference_fn, "call_flat", None)
         if call_flat is None:  # pragma: no cover (a TensorFlow without it)
-            return lambda leaves: tf.nest.flatten(
-                concrete(*tf.nest.pack_sequence_as(signature, tensors(leaves)))
-            )
-        captured = concrete.captured_inputs
-        return lambda leaves: call_flat(*tensors(leaves), *captured) or ()
+
+            def call_flat(*tensors: tf.Tensor) -> Sequence[tf.Tensor]:
+                arguments = tf.nest.pack_sequence_as(signature, tensors[: len(specs)])
+                return tf.nest.flatten(concrete(*arguments))
+
+        captured = self._captured
+
+        def run(leaves: Sequence[Any]) -> Sequence[tf.Tensor]:
+            tensors = [feed(leaf) for feed, leaf in zip(feeds, leaves, strict=True)]
+            return call_flat(*tensors, *captured) or ()
+
+        return run
 
     def _trace(self, jit_compile: bool) -> Any:
         self.traces += 1
@@ -120,7 +124,9 @@ class Program:
             jit_compile=jit_compile,
             autograph=False,
         )
-        return function.get_concrete_function()
+        concrete = function.get_concrete_function()
+        self._captured = concrete.captured_inputs
+        return concrete
 
     def _warn_of_dropped_checks(self) -> None:
         dropped = sorted({op for op in operation_types(self.concrete) if op in _DROPPED_BY_XLA})

@@ -65,6 +65,7 @@ class UpdateGraph:
         self.static = horizon is not None and (
             not self._minibatches or self.rows(horizon, num_envs) % self._minibatches == 0
         )
+        self._no_order = np.zeros([0, 0], np.int32)
         self.names: tuple[str, ...] = ()
         self.hooks: tuple[Any, ...] = ()
         self._after_batch: Any = None
@@ -94,7 +95,9 @@ class UpdateGraph:
         NumPy's shuffle costs a hundredth of what XLA's sort of random keys does on a CPU.
         """
         if not self._minibatches:
-            return np.zeros([self._config.epochs, rows], np.int32)
+            if self._no_order.shape != (self._config.epochs, rows):
+                self._no_order = np.zeros([self._config.epochs, rows], np.int32)
+            return self._no_order
         generator = np.random.default_rng([self._model.seed, step])
         order = np.tile(np.arange(rows, dtype=np.int32), (self._config.epochs, 1))
         return generator.permuted(order, axis=1, out=order)
@@ -243,7 +246,7 @@ class Updater:
     ) -> None:
         self.graph = graph
         self._program = programs.Program(
-            graph.run,
+            self._run,
             [signature, graph.permutation_spec, tf.TensorSpec([], tf.int64)],
             "the update",
             jit_compile if graph.static else False,
@@ -254,14 +257,24 @@ class Updater:
         """Whether XLA compiles the update."""
         return self._program.jit_compiled
 
+    def reads(self, variable: tf.Variable) -> bool:
+        """Whether the update reads a variable that was made outside of it."""
+        return self._program.reads(variable)
+
     def __call__(self, batch: dict[str, Any], step: int, steps_left: int | None) -> Updated:
         """Runs at most `steps_left` steps on a batch, from the global_step `step` on."""
         rows = self.graph.rows(*batch["reward"].shape)
         permutations = self.graph.permutations(rows, step)
         limit = 2**62 if steps_left is None else steps_left
-        means, steps, moved = self._program(batch, permutations, np.int64(limit))
+        leaves = [*tf.nest.flatten(batch), permutations, np.int64(limit)]
+        *means, steps, moved = self._program.run_flat(leaves)[0].numpy().tolist()
         check_moved(int(moved))
-        return Updated(named_metrics(self.graph.names, means), int(steps))
+        return Updated(dict(zip(self.graph.names, means, strict=True)), int(steps))
+
+    def _run(self, batch: dict[str, Any], permutations: tf.Tensor, limit: tf.Tensor) -> tf.Tensor:
+        """The metrics' means, steps and how far one moved: one array, so one transfer."""
+        means, *counts = self.graph.run(batch, permutations, limit)
+        return tf.concat([means, tf.cast(tf.stack(counts), means.dtype)], axis=0)
 
 
 def check_moved(moved: int) -> None:
