@@ -66,7 +66,7 @@ class Program:
 
     def reads(self, variable: tf.Variable) -> bool:
         """Whether the program reads or writes a variable that was made outside of it."""
-        return any(captured is variable.handle for captured in self._captured)
+        return id(variable.handle) in self._captured_ids
 
     def _first_run(self, leaves: Sequence[Any]) -> Sequence[tf.Tensor]:
         """XLA compiles at the first call; nothing has run yet where it refuses."""
@@ -126,6 +126,7 @@ class Program:
         )
         concrete = function.get_concrete_function()
         self._captured = concrete.captured_inputs
+        self._captured_ids = {id(captured) for captured in self._captured}
         return concrete
 
     def _warn_of_dropped_checks(self) -> None:
