@@ -65,6 +65,7 @@ class BatchMemory:
             self.batch_size = 5000
         self._columns: TimestepColumns | None = None
         self._longest = self._held = self._num_ended_timesteps = 0
+        self._even = True
         self._calls = 0
         self._warned = False
         self.clear()
@@ -72,6 +73,9 @@ class BatchMemory:
     def __len__(self) -> int:
         """Timesteps held, of ended episodes and of those under way."""
         return self._held
+
+    def __bool__(self) -> bool:
+        return True  # also when empty: `given or default` must not drop the one given
 
     @property
     def num_timesteps(self) -> int:
@@ -111,9 +115,6 @@ class BatchMemory:
           values: as in `step`, each leaf `[B, ...]`. With another B than before, the episodes
             that have ended are kept and none may be under way.
           acted: bool `[B]`; rows where it is False are left out. None keeps all.
-
-        Raises:
-          KeyError, ValueError: as `step`.
         """
         stored = self._columns_of(values)
         leaves = stored.flatten(values)

@@ -5,7 +5,8 @@
                                   "cg_steps": 10})
     agent.train(pgest.make("CartPole-v1", num_envs=2), timesteps=100_000)
 
-`pgest.models.TRPO(cg_steps=10, critic_passes=1, critic_minibatch_size=None)` is the same, for every space.
+`pgest.models.TRPO(cg_steps=10, critic_passes=1, critic_minibatch_size=None)` is the same, for
+every space.
 """
 
 import math
@@ -41,7 +42,8 @@ def model_fn(features, labels, mode, params):
     def fisher(vector):
         return flat(tf.gradients(slope * tf.stop_gradient(vector), weights)) + 0.1 * vector
 
-    direction = conjugate_gradients(fisher, -flat(tf.gradients(surrogate, weights)), params["cg_steps"])
+    gradient = flat(tf.gradients(surrogate, weights))
+    direction = conjugate_gradients(fisher, -gradient, params["cg_steps"])
     curvature = tf.reduce_sum(direction * fisher(direction))
     step = tf.sqrt(2.0 * params["target_kl"] / curvature) * direction
     before = flat(weights)
@@ -75,13 +77,10 @@ def conjugate_gradients(product, target, steps):
 
 
 def layers(name, outputs, gain, output_name):
+    dense, orthogonal = tf_keras.layers.Dense, tf_keras.initializers.Orthogonal
     sizes = [(64, "tanh", math.sqrt(2.0), f"{name}_{index}") for index in range(2)]
-    return [
-        tf_keras.layers.Dense(
-            size, activation, kernel_initializer=tf_keras.initializers.Orthogonal(g), name=n
-        )
-        for size, activation, g, n in [*sizes, (outputs, None, gain, output_name)]
-    ]
+    sizes += [(outputs, None, gain, output_name)]
+    return [dense(n, a, kernel_initializer=orthogonal(g), name=name) for n, a, g, name in sizes]
 
 
 def apply(network, inputs):
