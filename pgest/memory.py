@@ -34,8 +34,7 @@ class BatchMemory:
         reset; wrap it in `gymnasium.wrappers.TimeLimit` for that.
 
     Raises:
-      ValueError: a size is not positive, or both sizes are given.
-      TypeError: a size is no integer.
+      ValueError, TypeError: a size is no positive integer, or both sizes are given.
 
     Example:
 
