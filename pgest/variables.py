@@ -173,7 +173,7 @@ class Build:
     @contextlib.contextmanager
     def renamed(self, prefix: str = "") -> Iterator[None]:
         """Starts names afresh: Keras' layer counts and TensorFlow's scopes, behind `prefix`."""
-        graph = keras_backend.get_graph()
+        graph = tf.compat.v1.get_default_graph()  # what Keras counts layers by, eagerly too
         counts = keras_backend.PER_GRAPH_OBJECT_NAME_UIDS
         outer = counts.get(graph)
         # TensorFlow makes a scope's name unique within a graph; below a fresh root every

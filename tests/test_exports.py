@@ -111,3 +111,12 @@ def test_policies_are_over_the_live_variables():
     agent.train("CartPole-v1", steps=1)
     for name, variable in variables.items():
         np.testing.assert_array_equal(variable.numpy(), agent.get_variable_value(name))
+
+
+def test_eager_calls_use_the_models_variables_each_time():
+    agent = make_agent(models.policy_gradient, "CartPole-v1")
+    time_step = pgest.restart(tf.ones([2, 4]), batch_size=2)
+    first = agent.raw_policy.distribution(time_step).action.logits.numpy()
+    second = agent.raw_policy.distribution(time_step).action.logits.numpy()
+    np.testing.assert_array_equal(first, second)
+    assert (agent.policy.action(time_step).action.numpy() == first.argmax(axis=-1)).all()
