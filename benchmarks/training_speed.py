@@ -70,7 +70,9 @@ def host_environment(work: Work):
     """CartPole-v1: one, one after the other in this process, or gymnasium's own vector of it."""
     if work.num_envs == 1:
         return gymnasium.make(_ID)
-    return pgest.make(_ID, num_envs=work.num_envs, vectorization="native" if work.native else "sync")
+    return pgest.make(
+        _ID, num_envs=work.num_envs, vectorization="native" if work.native else "sync"
+    )
 
 
 def training(agent: pgest.PGAgent, env, timesteps: int):

@@ -51,12 +51,17 @@ def test_a_program_gives_what_its_concrete_function_gives(jit_compile):
     def function(nest, number):
         return {"b": nest["x"] * variable, "a": (number + 1, [nest["y"]])}
 
-    specs = [{"x": tf.TensorSpec([2]), "y": tf.TensorSpec([1], tf.bool)}, tf.TensorSpec([], tf.int64)]
+    specs = [
+        {"x": tf.TensorSpec([2]), "y": tf.TensorSpec([1], tf.bool)},
+        tf.TensorSpec([], tf.int64),
+    ]
     program = programs.Program(function, specs, "a test", jit_compile)
     for number in range(3):  # the first call compiles
         variable.assign([1.0, 2.0 + number])
         nest = {"x": np.float32([3, number]), "y": np.array([number == 1])}
-        expected = program.concrete(tf.nest.map_structure(tf.constant, nest), tf.constant(number, tf.int64))
+        expected = program.concrete(
+            tf.nest.map_structure(tf.constant, nest), tf.constant(number, tf.int64)
+        )
         given = program(nest, number)
         tf.nest.map_structure(np.testing.assert_array_equal, given, expected)
     assert program.reads(variable)
@@ -67,9 +72,7 @@ def explores_less_and_less(features, labels, mode):
     logits = tf.stack([tf.cast(pgest.get_global_timestep(), tf.float32), 0.0])
     logits = tf.zeros_like(features["state"][:, :2]) + logits
     distribution = tfp.distributions.Categorical(logits=logits)
-    return pgest.EstimatorSpec(
-        mode, {"timestep": logits[:, 0]}, distribution=distribution
-    )
+    return pgest.EstimatorSpec(mode, {"timestep": logits[:, 0]}, distribution=distribution)
 
 
 def test_acting_sees_the_timestep_where_the_model_reads_it():

@@ -247,7 +247,9 @@ def _broadcast(distribution: Any, *names: str) -> dict[str, tf.Tensor]:
     shape = distribution.batch_shape_tensor()
     static = distribution.batch_shape
     return {
-        name: tf.ensure_shape(tf.broadcast_to(getattr(distribution, name), shape), static)
+        name: spec_checks.with_static_shape(
+            tf.broadcast_to(getattr(distribution, name), shape), static
+        )
         for name in names
     }
 
