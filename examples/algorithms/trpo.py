@@ -44,8 +44,7 @@ def model_fn(features, labels, mode, params):
 
     gradient = flat(tf.gradients(surrogate, weights))
     direction = conjugate_gradients(fisher, -gradient, params["cg_steps"])
-    curvature = tf.reduce_sum(direction * fisher(direction))
-    step = tf.sqrt(2.0 * params["target_kl"] / curvature) * direction
+    step = direction * tf.sqrt(2 * params["target_kl"] / tf.reduce_sum(direction * fisher(direction)))
     before = flat(weights)
 
     def try_shorter(tried, accepted):
