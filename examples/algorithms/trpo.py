@@ -35,8 +35,7 @@ def model_fn(features, labels, mode, params):
         divergence = tf.reduce_mean(tfd.kl_divergence(acted, present))
         return -tf.reduce_mean(ratio * labels["advantage"]), divergence
 
-    weights = variables(policy)
-    surrogate, divergence = surrogate_and_divergence()
+    weights, (surrogate, divergence) = variables(policy), surrogate_and_divergence()
     slope = flat(tf.gradients(divergence, weights))
 
     def fisher(vector):
@@ -44,7 +43,8 @@ def model_fn(features, labels, mode, params):
 
     gradient = flat(tf.gradients(surrogate, weights))
     direction = conjugate_gradients(fisher, -gradient, params["cg_steps"])
-    step = direction * tf.sqrt(2 * params["target_kl"] / tf.reduce_sum(direction * fisher(direction)))
+    curvature = tf.reduce_sum(direction * fisher(direction))
+    step = tf.sqrt(2.0 * params["target_kl"] / curvature) * direction
     before = flat(weights)
 
     def try_shorter(tried, accepted):
