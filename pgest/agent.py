@@ -203,7 +203,7 @@ class PGAgent:
           global_step: the int64 variable of executed steps.
           update_episode_op: call it once when the episode has ended.
           update_timestep_op: call it once after each timestep.
-          estimator_spec: symbolic outputs of acting: `action`, `predictions`.
+          estimator_spec: specs of what acting gives: `action`, `predictions`.
 
         Returns:
           Statistics of the episode: rewards, total, max, min, avg, length, loss, complete.

@@ -125,3 +125,15 @@ def test_results_are_on_tensorboard_beside_the_training_curves(tmp_path):
     (point,) = events.Tensors("episode/return")
     assert point.step == agent.global_timestep
     assert tf.make_ndarray(point.tensor_proto) == pytest.approx(results["return_mean"])
+
+
+def test_a_prediction_may_not_be_called_like_a_label():
+    def model_fn(features, labels, mode, params):
+        spec = models.policy_gradient(features, labels, mode, params)
+        if mode != pgest.Modes.PREDICT:
+            return spec
+        advantage = tf.zeros(tf.shape(features["state"])[:1])
+        return pgest.EstimatorSpec(mode, {"advantage": advantage}, distribution=spec.distribution)
+
+    with pytest.raises(ValueError, match="predicts 'advantage'.*rename it"):
+        make_agent(model_fn).train("CartPole-v1", steps=1)

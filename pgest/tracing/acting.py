@@ -14,7 +14,10 @@ from pgest.tracing import model as model_lib
 from pgest.tracing import programs
 
 Modes = model_fn_lib.Modes
+# Names that the memory stores, or that labels are made under: a prediction would be overwritten.
 _RESERVED = ("state", "action", "reward", "terminated", "truncated", "reset", "action_mask")
+_RESERVED += ("policy_state", "cut", "bootstrap_value", "done", "discount_reward")
+_RESERVED += ("advantage", "value_target")
 
 
 class _PolicyStateFound(Exception):
@@ -237,7 +240,8 @@ class Actor:
         for name, value in predictions.items():
             if name in _RESERVED:
                 raise ValueError(
-                    f"model_fn predicts {name!r}, a name that the memory uses itself: rename it."
+                    f"model_fn predicts {name!r}, a name that the memory or the labels use "
+                    "themselves: rename it."
                 )
             for leaf in tf.nest.flatten(value):
                 if leaf.shape.rank == 0 or leaf.shape[0] not in (None, self.num_envs):
