@@ -15,9 +15,10 @@ from pgest.tracing import programs
 
 Modes = model_fn_lib.Modes
 # Names that the memory stores, or that labels are made under: a prediction would be overwritten.
-_RESERVED = ("state", "action", "reward", "terminated", "truncated", "reset", "action_mask")
-_RESERVED += ("policy_state", "cut", "bootstrap_value", "done", "discount_reward")
-_RESERVED += ("advantage", "value_target")
+_RESERVED = frozenset(
+    "state action reward terminated truncated reset action_mask policy_state cut bootstrap_value "
+    "done discount_reward advantage value_target".split()
+)
 
 
 class _PolicyStateFound(Exception):
