@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +16,8 @@ class EpisodeStatistics:
       max: its largest reward.
       min: its smallest reward.
       avg: its mean reward a timestep.
-      rewards: every reward in order; only `PGAgent.run_episode` fills it, elsewhere empty.
+      rewards: every reward in order; only `PGAgent.run_episode` fills it, elsewhere empty. Of an
+        episode under way it is the list that grows with it.
       loss: the loss of the last update before it ended; None before the first.
       complete: False where a limit, or a full memory, cut it before the environment ended it.
       terminated: the environment reached a terminal state.
@@ -30,7 +31,7 @@ class EpisodeStatistics:
     max: float
     min: float
     avg: float
-    rewards: tuple[float, ...] = ()
+    rewards: Sequence[float] = ()
     loss: float | None = None
     complete: bool = True
     terminated: bool = False

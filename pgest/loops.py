@@ -41,8 +41,16 @@ class HostLoop:
         self.counters = counters
         self.batch_state: Any = ()
         self.loss: float | None = None
+        # Of the first environment alone, where it is the only one.
         self._rewards: list[float] = []
-        self._predicts_value = "value" in actor.outputs["predictions"]
+        # Where the horizon cuts, the update makes the values itself: a call for them would take as
+        # long as a timestep, and a horizon may be of five.
+        self.leaves_horizon_to_update = (
+            isinstance(memory, memory_lib.RolloutMemory)
+            and not view.resets_take_steps
+            and actor.predicts_value
+        )
+        self._following: tuple[Any, Any, Any] = (None, None, ())
         # Elsewhere every environment takes every action, and nobody has to look.
         self._some_rest = view.resets_take_steps
         self.done = np.zeros([view.num_envs], np.bool_)
@@ -52,6 +60,7 @@ class HostLoop:
         self._lengths = np.zeros([view.num_envs], np.int64)
         self._highest = np.full([view.num_envs], -np.inf)
         self._lowest = np.full([view.num_envs], np.inf)
+        self._total, self._largest, self._smallest = 0.0, -np.inf, np.inf
 
     def step(self) -> environment_view.Transition:
         """Takes one timestep in every environment and stores it; counters are the caller's."""
@@ -71,6 +80,17 @@ class HostLoop:
     def ended(self, transition: environment_view.Transition) -> list[EpisodeStatistics]:
         """Statistics of the episodes that ended with `transition`, and a fresh start for them."""
         return [self._statistics(int(index), transition) for index in np.flatnonzero(self.done)]
+
+    @property
+    def following(self) -> dict[str, Any]:
+        """The features `[B, ...]` that the last timestep led to, as `following_spec` says."""
+        observation, mask, state = self._following
+        features = {"state": observation}
+        if mask is not None:
+            features["action_mask"] = mask
+        if self.actor.recurrent:
+            features["policy_state"] = state
+        return features
 
     def under_way(self) -> EpisodeStatistics:
         """Statistics of the first environment's episode so far."""
@@ -123,10 +143,12 @@ class HostLoop:
             values["reset"] = reset
         everyone = not self._some_rest or bool(transition.acted.all())
         memory.step_vector(values, None if everyone else transition.acted)
+        self._following = (transition.next_observation, mask, acted.policy_state)
         cut = memory.columns_to_cut()
-        if self._predicts_value and (cut.size or np.count_nonzero(transition.truncated)):
+        valued = cut[:0] if self.leaves_horizon_to_update else cut
+        if self.actor.predicts_value and (valued.size or np.count_nonzero(transition.truncated)):
             truncated = transition.truncated & ~transition.terminated
-            truncated[cut] = True
+            truncated[valued] = True
             if truncated.any():
                 following = self._following_values(mask, acted.policy_state, transition)
                 memory.bootstrap(np.flatnonzero(truncated), following[truncated])
@@ -140,7 +162,13 @@ class HostLoop:
         if not self.view.is_vector:
             # Half a dozen operations on arrays of one number would take as long as its step.
             self._reset = self.done
-            self._rewards.append(rewards.item())
+            reward = rewards.item()
+            self._rewards.append(reward)
+            self._total += reward
+            if reward > self._largest:
+                self._largest = reward
+            if reward < self._smallest:
+                self._smallest = reward
             return
         if not self._some_rest or acted.all():
             self._reset = self.done
@@ -181,20 +209,23 @@ class HostLoop:
         self._totals[index], self._lengths[index] = 0.0, 0
         self._highest[index], self._lowest[index] = -np.inf, np.inf
         self._rewards = []
+        self._total, self._largest, self._smallest = 0.0, -np.inf, np.inf
         return statistics
 
     def _summarize(self, index: int, **known: Any) -> EpisodeStatistics:
-        if not self.view.is_vector and self._rewards:
-            self._totals[0], self._lengths[0] = sum(self._rewards), len(self._rewards)
-            self._highest[0], self._lowest[0] = max(self._rewards), min(self._rewards)
-        total, length = float(self._totals[index]), int(self._lengths[index])
+        total, length = self._total, len(self._rewards)
+        largest, smallest = self._largest, self._smallest
+        if self.view.is_vector:
+            total, length = float(self._totals[index]), int(self._lengths[index])
+            largest, smallest = float(self._highest[index]), float(self._lowest[index])
         return EpisodeStatistics(
             total=total,
             length=length,
-            max=float(self._highest[index]),
-            min=float(self._lowest[index]),
+            max=largest,
+            min=smallest,
             avg=total / max(length, 1),
-            rewards=tuple(self._rewards),
+            # A short horizon pauses a long episode often: nothing here may take its length's time.
+            rewards=self._rewards,
             loss=self.loss,
             env_index=index,
             **known,

@@ -67,6 +67,7 @@ class BatchMemory:
         self._even = True
         self._calls = 0
         self._warned = False
+        self._first_capacity = _FIRST_CAPACITY
         self.clear()
 
     def __len__(self) -> int:
@@ -229,7 +230,7 @@ class BatchMemory:
         """The columns that a timestep belongs to; made, or made anew, for its environments."""
         stored = self._columns
         if stored is None:
-            stored = self._columns = TimestepColumns(values, self._first_capacity())
+            stored = self._columns = TimestepColumns(values, self._first_capacity)
             self.clear()
         if "terminated" in values and len(values["terminated"]) != stored.num_envs:
             self._change_environments(stored, len(values["terminated"]))
@@ -243,7 +244,7 @@ class BatchMemory:
                 "are under way: call drop_unfinished() before going on with others."
             )
         size, num_ended = self._held, self._num_ended
-        stored.resize(num_envs, self._positions, self._first_capacity())
+        stored.resize(num_envs, self._positions, self._first_capacity)
         self._every = np.arange(num_envs)
         self._positions = np.zeros([num_envs], np.int64)
         self._positions[0] = size
@@ -271,9 +272,6 @@ class BatchMemory:
         self._num_ended = 0
         self._count()
         return batch
-
-    def _first_capacity(self) -> int:
-        return _FIRST_CAPACITY
 
     def _warn_of_endless_episodes(self) -> None:
         limit = max(_ENDLESS, 20 * (self.batch_size or 0))
@@ -318,6 +316,7 @@ class RolloutMemory(BatchMemory):
     def __init__(self, horizon: int):
         super().__init__(batch_size=horizon)
         self.horizon = int(horizon)
+        self._first_capacity = self.horizon + 1
 
     @property
     def _wanted(self) -> int:
@@ -346,7 +345,9 @@ class RolloutMemory(BatchMemory):
         if end_to_end or (self._positions != self.horizon).any():
             return self._take(self._shares())
         batch = self._stored.rows(self.horizon)
-        self.clear()
+        self._stored.unmark(slice(0, self.horizon), slice(None))
+        self._positions[:] = self._ended[:] = 0
+        self._longest = self._held = self._num_ended = self._num_ended_timesteps = 0
         return batch
 
     def drop_unfinished(self) -> None:
@@ -380,9 +381,6 @@ class RolloutMemory(BatchMemory):
         """Whether the environment itself ended its episode at this row."""
         step = self._stored.row(row, column)
         return bool(step["terminated"] or step["truncated"])
-
-    def _first_capacity(self) -> int:
-        return self.horizon + 1
 
     def __repr__(self) -> str:
         return f"RolloutMemory(horizon={self.horizon})"

@@ -44,6 +44,7 @@ class TimestepColumns:
         self.keys = tuple(first)
         self._structure = [first[key] for key in self.keys]
         specimens = [np.asarray(leaf) for leaf in tf.nest.flatten(self._structure)]
+        self._flat = not any(tf.nest.is_nested(value) for value in self._structure)
         self._allocate(specimens, capacity, len(first[ENDS[0]]))
 
     def _allocate(self, specimens: list[np.ndarray], capacity: int, num_envs: int) -> None:
@@ -66,21 +67,20 @@ class TimestepColumns:
           KeyError: names are missing or unexpected.
           ValueError: a nest or shape differs from the first timestep's, or a dtype does not fit.
         """
+        leaves = list(values.values())
         if tuple(values) != self.keys:
             self.check_keys(values)
-        # Most values are arrays by themselves; flattening nests costs more than storing them.
-        leaves: list[np.ndarray] = []
-        for key in self.keys:
-            value = values[key]
-            if isinstance(value, np.ndarray):
-                leaves.append(value)
-            else:
-                leaves.extend(np.asarray(leaf) for leaf in tf.nest.flatten(value))
-        if len(leaves) != len(self.leaves):
-            self.check_nests(values)
-        for index, leaf in enumerate(leaves):
-            if leaf.shape != self._shapes[index] or leaf.dtype is not self._dtypes[index]:
-                self._check_leaf(index, leaf, values)
+            leaves = [values[key] for key in self.keys]
+        if not self._flat:
+            leaves = tf.nest.flatten(leaves)
+            if len(leaves) != len(self.leaves):
+                self.check_nests(values)
+        # The quickest way to see that all is as it was, which it is a million times over.
+        for index, (leaf, shape, dtype) in enumerate(
+            zip(leaves, self._shapes, self._dtypes, strict=True)
+        ):
+            if leaf.__class__ is not np.ndarray or leaf.shape != shape or leaf.dtype is not dtype:
+                leaves[index] = self._checked_leaf(index, leaf, values)
         return leaves
 
     def check_keys(self, values: Mapping[str, Any]) -> None:
@@ -167,15 +167,20 @@ class TimestepColumns:
         return [join(leaf) for leaf in (*self.leaves, self.cut, self.bootstrap)]
 
     def _pack(self, leaves: list[np.ndarray]) -> dict[str, Any]:
-        packed = tf.nest.pack_sequence_as(self._structure, leaves)
+        packed = leaves
+        if not self._flat:  # tf.nest takes longer than a few timesteps
+            packed = tf.nest.pack_sequence_as(self._structure, leaves)
         return dict(zip(self.keys, packed, strict=True))
 
-    def _check_leaf(self, index: int, leaf: np.ndarray, values: Mapping[str, Any]) -> None:
-        """Raises where a leaf would be stored as something that it is not."""
+    def _checked_leaf(self, index: int, leaf: Any, values: Mapping[str, Any]) -> np.ndarray:
+        """The leaf as an array; raises where it would be stored as something that it is not."""
         shape, dtype = self._shapes[index], self._dtypes[index]
-        if leaf.shape == shape and np.can_cast(leaf.dtype, dtype, "same_kind"):
-            return
+        if not tf.nest.is_nested(leaf):
+            leaf = np.asarray(leaf)
+            if leaf.shape == shape and np.can_cast(leaf.dtype, dtype, "same_kind"):
+                return leaf
         self.check_nests(values)
+        leaf = np.asarray(leaf)
         sizes = [len(tf.nest.flatten(part)) for part in self._structure]
         name = self.keys[int(np.searchsorted(np.cumsum(sizes), index, side="right"))]
         raise ValueError(

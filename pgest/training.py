@@ -42,6 +42,9 @@ class Trainer:
         self._check_memory()
         self.loop = loops.HostLoop(self.actor, view, agent.memory, agent.counters)
         self._signature = batch_signature(self.actor, self.memory, view)
+        self._following = None
+        if self.loop.leaves_horizon_to_update:
+            self._following = following_spec(self.actor)
         self._updater = self._make_updater(None)
         self._summary_updater: updating.Updater | None = None
         self._operation_types: set[str] | None = None
@@ -94,7 +97,8 @@ class Trainer:
             )
         counters = self._agent.counters
         counters.publish(run.progress, updater.reads)
-        updated = updater(batch, counters.step, run.steps_left)
+        following = self.loop.following if self._following else {}
+        updated = updater(batch, counters.step, run.steps_left, following)
         counters.step += updated.steps
         self.loop.loss = updated.metrics["loss"]
         run.after_update(updated.metrics)
@@ -124,7 +128,8 @@ class Trainer:
         )
         # XLA has no summaries.
         jit_compile = self._agent.config.jit_compile if writer is None else False
-        return updating.Updater(graph, self._signature, jit_compile)
+        following = (self.actor, self._following) if self._following else None
+        return updating.Updater(graph, self._signature, jit_compile, following)
 
     def _batch(self) -> dict[str, Any]:
         if isinstance(self.memory, memory_lib.RolloutMemory):
@@ -218,6 +223,16 @@ def fixed_signature(actor: acting.Actor, horizon: int | None, columns: int) -> d
             lambda leaf: tf.TensorSpec([leading[1], *leaf.shape[1:]], leaf.dtype), actor.state_spec
         )
     return {**signature, **{name: tf.TensorSpec(leading, tf.bool) for name in flags}}
+
+
+def following_spec(actor: acting.Actor) -> dict[str, Any]:
+    """Specs of the features that a batch's last timestep led to, `[B, ...]` by name."""
+    specs = {"state": actor.observation_spec}
+    if actor.mask_spec is not None:
+        specs["action_mask"] = actor.mask_spec
+    if actor.recurrent:
+        specs["policy_state"] = actor.state_spec
+    return specs
 
 
 def mask_spec(mask: Any) -> Any:

@@ -4,6 +4,9 @@ import gymnasium
 import models
 import numpy as np
 import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
+import tf_keras
 
 import pgest
 
@@ -230,3 +233,60 @@ def test_continuous_actions():
     agent = make_agent(models.gaussian, pgest.RolloutMemory(horizon=32))
     agent.train(gymnasium.make("Pendulum-v1"), steps=2)
     assert counters(agent)[:2] == (2, 64)
+
+
+class Clock(gymnasium.Env):
+    """Shows how often it was stepped; every fifth step ends its episode. Each step earns 1."""
+
+    observation_space = gymnasium.spaces.Box(0, np.inf, (1,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        self._time = 0
+        return np.zeros([1], np.float32), {}
+
+    def step(self, action):
+        self._time += 1
+        return np.array([self._time], np.float32), 1.0, self._time == 5, False, {}
+
+
+def values_the_time(features, labels, mode):
+    """Its value of an observation is the time that it shows."""
+    bias = tf.Variable([0.0, 0.0], name="bias")
+    distribution = tfp.distributions.Categorical(logits=bias + 0.0 * features["state"])
+    predictions = {"value": features["state"][:, 0]}
+    if mode is pgest.Modes.PREDICT:
+        return pgest.EstimatorSpec(mode, predictions=predictions, distribution=distribution)
+    loss = tf.reduce_mean(distribution.log_prob(labels["action"]))
+    return pgest.EstimatorSpec(
+        mode,
+        predictions=predictions,
+        distribution=distribution,
+        loss=loss,
+        train_op=pgest.minimize(loss, tf_keras.optimizers.SGD(0.1)),
+        metrics={f"target/{row}": labels["value_target"][row] for row in range(6)},
+    )
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "next step"])
+def test_a_cut_at_the_horizon_is_bootstrapped_from_what_follows(vectorization):
+    """With discount 1/2, from times 0 1 2 | 3, then 3 4 end 0 | 1, by hand."""
+    made = []
+
+    class Targets(pgest.BaseMonitor):
+        def after_run(self, context):
+            made.append([context.metrics[f"target/{row}"] for row in range(6)])
+
+    envs = [Clock, Clock]
+    vector = gymnasium.vector.SyncVectorEnv(envs)
+    env = vector if vectorization == "next step" else pgest.make(Clock, num_envs=2)
+    agent = make_agent(
+        values_the_time, pgest.RolloutMemory(3), optimizer_params={"discount": 0.5, "gae_lambda": 1}
+    )
+    agent.train(env, steps=2, hooks=[Targets()])
+    first, second = [2.125, 2.25, 2.5], [1.5, 1.0, 1.5]
+    if vectorization == "sync":  # time first: both environments at a time
+        first, second = np.repeat(first, 2), np.repeat(second, 2)
+    else:  # column after column
+        first, second = first * 2, second * 2
+    np.testing.assert_allclose(made, [first, second])

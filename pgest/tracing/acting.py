@@ -104,6 +104,11 @@ class Actor:
         """Whether the model carries a policy state."""
         return self.state_spec != ()
 
+    @property
+    def predicts_value(self) -> bool:
+        """Whether there is a `value` to bootstrap from where an episode is cut."""
+        return "value" in self.outputs["predictions"]
+
     def initial_state(self) -> Any:
         """The policy state at the start of an episode: zeros `[B, ...]`, or ()."""
         return tf.nest.map_structure(lambda spec: tf.zeros(spec.shape, spec.dtype), self.state_spec)
@@ -181,6 +186,14 @@ class Actor:
             features["policy_state"] = reset_rows(state, reset)
         spec = self._call(features)
         return self._outputs(spec, sampling_seed(self._model.seed, timestep))
+
+    def values(
+        self, observation: Any, mask: Any, state: Any, timestep: tf.Tensor | int = 0
+    ) -> tf.Tensor:
+        """The values `[B]` of observations amid episodes, in the graph being traced."""
+        reset = tf.zeros([self.num_envs], tf.bool)
+        outputs = self.graph(observation, mask, state, reset, tf.cast(timestep, tf.int64))
+        return tf.reshape(outputs["predictions"]["value"], [self.num_envs])
 
     def _call(self, features: dict[str, Any]) -> model_fn_lib.EstimatorSpec:
         try:

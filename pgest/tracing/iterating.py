@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import tensorflow as tf
 
 from pgest import memory as memory_lib
 from pgest.graph_environments import graph_environment
-from pgest.tracing import acting, programs, updating
+from pgest.tracing import acting, preparation, programs, updating
 from pgest.tracing import model as model_lib
 
 _NO_LIMIT = 2**62
@@ -83,7 +84,7 @@ class GraphIterations:
                 tf.TensorSpec([3], tf.int64),
             ],
             "the in-graph iteration",
-            model.config.jit_compile,
+            update.jit_compile(model.config.jit_compile, in_loop=True),
         )
 
     @property
@@ -99,10 +100,12 @@ class GraphIterations:
         limits = [_NO_LIMIT if limit is None else limit for limit in limits]
         counters = self._model.counters
         rows = self._update_graph.rows(self._horizon, self._num_envs)
+        # An iteration's order is that of its first step, however many iterations a call holds.
+        starts = range(counters.step, 2**62, self._update_graph.max_steps(rows))
         permutations = np.stack(
             [
-                self._update_graph.permutations(rows, counters.step + index * _NO_LIMIT % 2**31)
-                for index in range(self._iterations)
+                self._update_graph.permutations(rows, start)
+                for start in itertools.islice(starts, self._iterations)
             ]
         )
         outputs = self._program(permutations, np.asarray(limits, np.int64))
@@ -286,18 +289,11 @@ class GraphIterations:
             tf.reduce_any(truncated),
             lambda: tf.where(
                 truncated,
-                self._value(transition.next_observation, mask, policy_state, timestep),
+                self._actor.values(transition.next_observation, mask, policy_state, timestep),
                 nothing,
             ),
             lambda: nothing,
         )
-
-    def _value(
-        self, observation: Any, mask: Any, policy_state: Any, timestep: tf.Tensor
-    ) -> tf.Tensor:
-        reset = tf.zeros([self._num_envs], tf.bool)
-        acted = self._actor.graph(observation, mask, policy_state, reset, timestep)
-        return tf.reshape(acted["predictions"]["value"], [self._num_envs])
 
     def _cut_at_horizon(
         self, batch: dict[str, Any], state: dict[str, Any], timestep: tf.Tensor
@@ -305,13 +301,12 @@ class GraphIterations:
         last = tf.equal(tf.range(self._horizon), self._horizon - 1)[:, None]
         going_on = last & ~(batch["terminated"] | batch["truncated"])
         batch[memory_lib.CUT] = going_on
-        if "value" in self._names:
-            mask = self._env.action_mask(state["environment"].simulation)
-            observation = self._env.observation(state["environment"])
-            value = self._value(observation, mask, state["policy_state"], timestep)
-            bootstrap = batch[memory_lib.BOOTSTRAP_VALUE]
-            batch[memory_lib.BOOTSTRAP_VALUE] = tf.where(going_on, value[None], bootstrap)
-        return batch
+        if "value" not in self._names:
+            return batch
+        mask = self._env.action_mask(state["environment"].simulation)
+        observation = self._env.observation(state["environment"])
+        values = self._actor.values(observation, mask, state["policy_state"], timestep)
+        return preparation.bootstrapped_at_horizon(batch, values)
 
     def _leaves(self, values: dict[str, Any]) -> list[Any]:
         return [leaf for name in self._names for leaf in tf.nest.flatten(values[name])]

@@ -68,6 +68,13 @@ class Preparation:
         return features, labels, metrics
 
 
+def bootstrapped_at_horizon(batch: dict[str, Any], values: tf.Tensor) -> dict[str, Any]:
+    """The batch with the values `[B]` of what follows it, in the columns that its end cuts."""
+    bootstrap, cut = batch[memory_lib.BOOTSTRAP_VALUE], batch[memory_lib.CUT]
+    last = tf.where(cut[-1], values, bootstrap[-1])[None]
+    return {**batch, memory_lib.BOOTSTRAP_VALUE: tf.concat([bootstrap[:-1], last], axis=0)}
+
+
 def _targets(
     batch: dict[str, Any], ended: tf.Tensor, discount: Any, lambda_: Any
 ) -> dict[str, tf.Tensor]:

@@ -10,9 +10,9 @@ import tensorflow as tf
 
 from pgest import losses, returns, update_config
 from pgest import model_fn as model_fn_lib
+from pgest.tracing import acting, programs
 from pgest.tracing import model as model_lib
 from pgest.tracing import preparation as preparation_lib
-from pgest.tracing import programs
 
 Modes = model_fn_lib.Modes
 
@@ -85,9 +85,22 @@ class UpdateGraph:
             rows = self.rows(horizon, num_envs)
             self.permutation_spec = tf.TensorSpec([config.epochs, rows], tf.int32)
 
+    def jit_compile(self, wanted: bool | str, in_loop: bool = False) -> bool | str:
+        """Whether XLA is to compile what this graph is in; `wanted` as `Program` takes it."""
+        if not self.static:
+            return False
+        in_loop = in_loop or bool(self._minibatches) or self._config.epochs > 1
+        if wanted == "auto" and in_loop and programs.convolves(self._step):
+            return False
+        return wanted
+
     def rows(self, horizon: int, num_envs: int) -> int:
         """What minibatches divide: timesteps, or environments of a recurrent model."""
         return num_envs if self._recurrent else horizon * num_envs
+
+    def max_steps(self, rows: int) -> int:
+        """Steps of one update, unless a limit or the KL divergence stops it."""
+        return self._config.epochs * -(-rows // (self._minibatches or rows))
 
     def permutations(self, rows: int, step: int) -> np.ndarray:
         """The order of the rows in each epoch of the update that starts at `step`.
@@ -239,17 +252,26 @@ class Updater:
       graph: the update.
       signature: specs of a batch.
       jit_compile: as `Program` takes it; only where the graph is static.
+      following: what acts, and specs of the features `[B, ...]` that a batch's last timestep led
+        to: the update makes their values, from which the last row is bootstrapped where it is cut.
+        None where a batch brings all its bootstrap values.
     """
 
     def __init__(
-        self, graph: UpdateGraph, signature: dict[str, Any], jit_compile: bool | str
+        self,
+        graph: UpdateGraph,
+        signature: dict[str, Any],
+        jit_compile: bool | str,
+        following: tuple[acting.Actor, dict[str, Any]] | None = None,
     ) -> None:
         self.graph = graph
+        self._actor = following[0] if following else None
+        specs = following[1] if following else {}
         self._program = programs.Program(
             self._run,
-            [signature, graph.permutation_spec, tf.TensorSpec([], tf.int64)],
+            [signature, specs, graph.permutation_spec, tf.TensorSpec([], tf.int64)],
             "the update",
-            jit_compile if graph.static else False,
+            graph.jit_compile(jit_compile),
         )
 
     @property
@@ -261,18 +283,34 @@ class Updater:
         """Whether the update reads a variable that was made outside of it."""
         return self._program.reads(variable)
 
-    def __call__(self, batch: dict[str, Any], step: int, steps_left: int | None) -> Updated:
+    def __call__(
+        self,
+        batch: dict[str, Any],
+        step: int,
+        steps_left: int | None,
+        following: dict[str, Any] | None = None,
+    ) -> Updated:
         """Runs at most `steps_left` steps on a batch, from the global_step `step` on."""
         rows = self.graph.rows(*batch["reward"].shape)
         permutations = self.graph.permutations(rows, step)
         limit = 2**62 if steps_left is None else steps_left
-        leaves = [*tf.nest.flatten(batch), permutations, np.int64(limit)]
+        leaves = [*tf.nest.flatten((batch, following or {})), permutations, np.int64(limit)]
         *means, steps, moved = self._program.run_flat(leaves)[0].numpy().tolist()
         check_moved(int(moved))
         return Updated(dict(zip(self.graph.names, means, strict=True)), int(steps))
 
-    def _run(self, batch: dict[str, Any], permutations: tf.Tensor, limit: tf.Tensor) -> tf.Tensor:
+    def _run(
+        self,
+        batch: dict[str, Any],
+        following: dict[str, Any],
+        permutations: tf.Tensor,
+        limit: tf.Tensor,
+    ) -> tf.Tensor:
         """The metrics' means, steps and how far one moved: one array, so one transfer."""
+        if self._actor is not None:
+            state = following.get("policy_state", ())
+            values = self._actor.values(following["state"], following.get("action_mask"), state)
+            batch = preparation_lib.bootstrapped_at_horizon(batch, values)
         means, *counts = self.graph.run(batch, permutations, limit)
         return tf.concat([means, tf.cast(tf.stack(counts), means.dtype)], axis=0)
 
