@@ -3,6 +3,8 @@
 import models
 import numpy as np
 import pytest
+import tensorflow as tf
+import tf_keras
 
 import pgest
 from pgest import graph_environments
@@ -86,12 +88,12 @@ def test_evaluation_and_export_work_as_on_the_host(trained, tmp_path):
 
 
 def test_a_run_goes_on_bit_for_bit_with_its_environments(tmp_path):
-    """The state of the environments is in the checkpoint."""
+    """The state of the environments is in the checkpoint; iterations a call do not matter."""
     timesteps = HORIZON * NUM_ENVS
     make_agent(tmp_path).train(
         graph_environments.CartPole(num_envs=NUM_ENVS), max_timesteps=2 * timesteps
     )
-    resumed = make_agent(tmp_path)
+    resumed = make_agent(tmp_path, iterations=3)
     resumed.train(graph_environments.CartPole(num_envs=NUM_ENVS), max_timesteps=6 * timesteps)
     whole = make_agent()
     whole.train(graph_environments.CartPole(num_envs=NUM_ENVS), max_timesteps=6 * timesteps)
@@ -106,6 +108,28 @@ def test_another_number_of_environments_goes_on_with_fresh_ones(tmp_path):
     other = make_agent(tmp_path)
     other.train(graph_environments.CartPole(num_envs=2 * NUM_ENVS), steps=1)
     assert other.global_timestep == 3 * HORIZON * NUM_ENVS
+
+
+def convolutional(features, labels, mode):
+    """As `models.actor_critic`, of images."""
+    images = tf.cast(features["state"], tf.float32)
+    hidden = tf_keras.layers.Flatten()(tf_keras.layers.Conv2D(2, 3)(images))
+    return models.actor_critic({"state": hidden}, labels, mode, {"actions": 3})
+
+
+@pytest.mark.parametrize(
+    ("jit_compile", "epochs", "compiled"), [("auto", 1, True), ("auto", 2, False), (True, 2, True)]
+)
+def test_convolutions_in_loops_are_left_to_tensorflow(jit_compile, epochs, compiled):
+    """XLA's own code for them takes many times as long; outside of loops it has none."""
+    config = pgest.RunConfig(jit_compile=jit_compile)
+    agent = pgest.PGAgent(convolutional, pgest.RolloutMemory(4), {"epochs": epochs}, config=config)
+    images = graph_environments.Breakout(num_envs=2)
+    in_graph = "the in-graph iteration " + ("yes" if jit_compile is True else "no")
+    assert in_graph in agent.check(images)
+    report = agent.check(graph_environments.as_gymnasium(images))
+    assert "acting yes" in report
+    assert f"update {'yes' if compiled else 'no'}" in report
 
 
 def test_whole_episodes_are_refused():

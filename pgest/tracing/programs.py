@@ -139,6 +139,15 @@ class Program:
             )
 
 
+def convolves(concrete: Any) -> bool:
+    """Whether there are convolutions in it.
+
+    In a loop on the CPU, XLA has code of its own for them that takes forty times as long as
+    TensorFlow's; outside of one it calls the same library.
+    """
+    return any("Conv2D" in op or "Conv3D" in op for op in operation_types(concrete))
+
+
 def operation_types(concrete: Any) -> set[str]:
     """The types of all operations of a concrete function, of nested functions too."""
     definition = concrete.graph.as_graph_def()
