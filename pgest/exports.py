@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium
 
 from pgest import model_fn as model_fn_lib
+from pgest import run_config
 from pgest.saved_policies import policy_saver, portable_signatures
 from pgest.tf_policies import TFPolicy
 from pgest.tracing import acting, model_policy
@@ -49,6 +50,7 @@ def export_saved_model(model: model_lib.Model, policy: model_policy.ModelPolicy,
 
     The directory appears when it is complete, as Estimator's exports do.
     """
+    run_config.check_readable("export_dir_base", os.fspath(base))
     os.makedirs(base, exist_ok=True)
     stamp = int(time.time())
     while os.path.exists(os.path.join(base, str(stamp))):

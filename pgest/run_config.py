@@ -6,6 +6,9 @@ import dataclasses
 import numbers
 import os
 
+# TensorFlow reads checkpoints by pattern: what it has written under such a name it does not find.
+_PATTERN_CHARACTERS = "*?[\\"
+
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
@@ -110,10 +113,20 @@ def resolved(config: RunConfig | None, model_dir: str | os.PathLike[str] | None)
 
 
 def _check_path(name: str, value: object) -> None:
-    """Raises unless `value` is a path or None."""
+    """Raises unless `value` is a path that TensorFlow can read from, or None."""
     if value is None:
         return
     if not isinstance(value, (str, os.PathLike)):
         raise TypeError(f"RunConfig.{name} is {value!r}; expected a path or None.")
-    if not os.fspath(value):
-        raise ValueError(f"RunConfig.{name} is empty; expected a path or None.")
+    check_readable(f"RunConfig.{name}", os.fspath(value))
+
+
+def check_readable(name: str, path: str) -> None:
+    """Raises `ValueError` where TensorFlow could not read back what it writes under `path`."""
+    if not path:
+        raise ValueError(f"{name} is empty; expected a path.")
+    if any(character in path for character in _PATTERN_CHARACTERS):
+        raise ValueError(
+            f"{name} is {path!r}; TensorFlow takes {' '.join(_PATTERN_CHARACTERS)} for patterns "
+            "and could not read back what it writes there: use another name."
+        )

@@ -120,3 +120,10 @@ def test_eager_calls_use_the_models_variables_each_time():
     second = agent.raw_policy.distribution(time_step).action.logits.numpy()
     np.testing.assert_array_equal(first, second)
     assert (agent.policy.action(time_step).action.numpy() == first.argmax(axis=-1)).all()
+
+
+def test_a_directory_that_tensorflow_cannot_read_from_is_refused(tmp_path):
+    agent = make_agent(models.policy_gradient, "CartPole-v1")
+    with pytest.raises(ValueError, match=r"export_dir_base is .*takes \* \? \[ \\ for patterns"):
+        agent.export_saved_model(tmp_path / "lr[0.1]")
+    assert not os.listdir(tmp_path)

@@ -37,6 +37,7 @@ def test_a_path_is_a_model_dir(path):
     [
         ({"model_dir": 3}, TypeError, "model_dir is 3; expected a path or None"),
         ({"model_dir": ""}, ValueError, "model_dir is empty"),
+        ({"model_dir": "runs/lr[1e-3]"}, ValueError, "model_dir is 'runs/lr.*use another name"),
         ({"tf_random_seed": 1.5}, TypeError, "tf_random_seed is 1.5; expected an integer"),
         ({"tf_random_seed": True}, TypeError, "tf_random_seed is True"),
         ({"tf_random_seed": 2**31}, ValueError, "expected less than 2"),
