@@ -103,7 +103,9 @@ class VariableStore:
         with tf.init_scope(), tf.name_scope(""):
             value = self._initial_value(name, kwargs)
             if key not in self._transient:
-                creation = {**kwargs, "initial_value": value, "name": f"transient/{name}"}
+                # tf.compat.v1.wrap_function takes each name once.
+                full_name = "/".join(["transient", *map(str, key)])
+                creation = {**kwargs, "initial_value": value, "name": full_name}
                 self._transient[key] = next_creator(**creation)
             elif self._transient[key] is not self.variables.get(name):
                 self._transient[key].assign(value)

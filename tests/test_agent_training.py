@@ -220,6 +220,37 @@ def test_vector_environments_in_every_autoreset_mode(mode, memory):
     env.close()
 
 
+def sequential_actor_and_critic(features, labels, mode):
+    """Two Sequentials that say themselves which variables each of two optimizers trains."""
+    dense = tf_keras.layers.Dense
+    actor = tf_keras.Sequential([dense(4, "tanh", name="hidden"), dense(2, name="logits")])
+    critic = tf_keras.Sequential([dense(4, "tanh", name="seen"), dense(1, name="value")])
+    distribution = tfp.distributions.Categorical(logits=actor(features["state"]))
+    predictions = {"value": tf.squeeze(critic(features["state"]), -1)}
+    if mode == pgest.Modes.PREDICT:
+        return pgest.EstimatorSpec(mode, predictions, distribution=distribution)
+    log_prob = distribution.log_prob(labels["action"])
+    losses = [
+        -tf.reduce_mean(log_prob * labels["advantage"]),
+        tf.reduce_mean(tf.square(predictions["value"] - labels["value_target"])),
+    ]
+    optimizers = [tf_keras.optimizers.Adam(1e-2), tf_keras.optimizers.Adam(1e-3)]
+    trained = [actor.trainable_variables, critic.trainable_variables]
+    assert [len(variables) for variables in trained] == [4, 4]
+    train_op = pgest.minimize(list(zip(losses, optimizers, trained, strict=True)))
+    return pgest.EstimatorSpec(mode, distribution=distribution, loss=losses[0], train_op=train_op)
+
+
+def test_a_sequential_knows_its_variables_in_every_trace():
+    """Of the update, of the check of the first batch, and of an evaluation that trains nothing."""
+    agent = make_agent(sequential_actor_and_critic)
+    agent.train("CartPole-v1", steps=2)
+    before = models.weights(agent)
+    assert np.isfinite(agent.evaluate("CartPole-v1", episodes=1)["loss"])
+    for name, value in models.weights(agent).items():
+        np.testing.assert_array_equal(before[name], value, err_msg=name)
+
+
 def test_recurrent_models_train_on_episodes_and_on_rollouts():
     agent = make_agent(models.recurrent)
     agent.train(gymnasium.make("CartPole-v1"), steps=2)

@@ -59,6 +59,9 @@ def trace(model: model_lib.Model, features: Any, labels: Any, mode: Modes) -> Pr
 
     def call(*leaves: tf.Tensor) -> tf.Tensor:
         packed: tuple[Any, Any] = tf.nest.pack_sequence_as(structure, leaves)
+        # In a graph of wrap_function's own name Keras makes the layers of TensorFlow 1, and a
+        # Sequential of those does not know its variables.
+        tf.compat.v1.get_default_graph().name = "model_fn"
         spec, _ = model.call(packed[0], packed[1], mode)
         found.update(spec=spec, inputs=packed)
         return tf.zeros([])
