@@ -233,10 +233,10 @@ class PGAgent:
         memory_lib.check_size("episodes", episodes)
         with self._saved.weights(checkpoint_path, trained=self._trainer is not None):
             results = self._evaluator.evaluate(env, episodes, self.update_config)
+            for counter in counters.NAMES:  # of the weights that were evaluated
+                results[counter] = float(getattr(self.counters, counter[len("global_") :]))
         if self._trainer is not None and self._trainer.uses(env):
             self._trainer.forget_episode()  # its environment was taken away from it
-        for counter in counters.NAMES:
-            results[counter] = float(getattr(self.counters, counter[len("global_") :]))
         evaluator_lib.write_summaries(self.model_dir, name, results)
         return results
 

@@ -166,6 +166,9 @@ def check_fit(
     variables = {n: v for n, v in variables.items() if not n.startswith(ENVIRONMENT)}
     lines = [f"  only in the model: {name} {tuple(v.shape)}" for name, v in variables.items()
              if name not in saved]  # fmt: skip
+    lines += [f"  {name}: {np.shape(saved[name])} in the checkpoint, {tuple(v.shape)} in the model"
+              for name, v in variables.items()
+              if name in saved and np.shape(saved[name]) != tuple(v.shape)]  # fmt: skip
     if whole:
         lines += [f"  only in the checkpoint: {name} {np.shape(saved[name])}"
                   for name in saved if name not in variables]  # fmt: skip

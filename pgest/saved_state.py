@@ -49,11 +49,13 @@ class SavedState:
             self._warm_start()
 
     def check_whole_model(self) -> None:
-        """Raises where the checkpoint is not one of this model; to be called when it is built."""
-        if self._path is not None and self._values:
-            checkpoints.check_fit(
-                self._path, self._values, self._model.saved_variables(), whole=True
-            )
+        """Raises where the checkpoint is not one of this model; to be called when it is built.
+
+        Reports what a warm start did not take over.
+        """
+        self._check_fit(whole=True)
+        if isinstance(self._model.store.saved_value, _WarmStart):
+            self._model.store.saved_value.report()
         self._values = {}
         self._model.store.saved_value = variable_store.no_saved_value
 
@@ -73,19 +75,20 @@ class SavedState:
             if not trained:
                 self._follow_newest()
             yield
+            self._check_fit(whole=False)
             return
         values = checkpoints.read(os.fspath(checkpoint_path))
         before = self.live_or_saved()
-        store = self._model.store
-        own = store.saved_value
-        store.saved_value = lambda name, shape: values.get(name)
-        self._assign(values)
         try:
-            yield
-            checkpoints.check_fit(checkpoint_path, values, store.variables, whole=False)
+            # Variables that are born inside take these values too, and have their own afterwards.
+            with self._model.store.lent(values) as own:
+                self._assign(values)
+                yield
+                checkpoints.check_fit(
+                    checkpoint_path, values, self._model.store.variables, whole=False
+                )
         finally:
-            store.saved_value = own
-            self._assign(before)
+            self._assign({**before, **own})
 
     def _follow_newest(self) -> None:
         path = checkpoints.latest(self._model_dir)
@@ -95,9 +98,19 @@ class SavedState:
                 self._take(*newest)
                 self._assign(self._values)
 
+    def _check_fit(self, *, whole: bool) -> None:
+        if self._path is not None and self._values:
+            variables = self._model.saved_variables()
+            checkpoints.check_fit(self._path, self._values, variables, whole=whole)
+
     def _take(self, path: str, values: dict[str, np.ndarray]) -> None:
+        def fitting(name: str, shape: tuple[int, ...]) -> np.ndarray | None:
+            # What does not fit is listed as a whole once the model is built.
+            value = values.get(name)
+            return None if value is None or value.shape != shape else value
+
         self._path, self._values = path, values
-        self._model.store.saved_value = lambda name, shape: values.get(name)
+        self._model.store.saved_value = fitting
         for name, variable in self._model.counters.variables.items():
             if name in values:
                 variable.assign(values[name])
@@ -121,18 +134,31 @@ class SavedState:
 
 
 class _WarmStart:
-    """Gives saved values by name where they fit, and reports what did not."""
+    """Gives saved values by name where they fit, and reports the rest."""
 
     def __init__(self, path: str, values: dict[str, np.ndarray]):
         self._path = path
         self._values = values
+        self._taken: set[str] = set()
+        self._anew: dict[str, str] = {}
 
     def __call__(self, name: str, shape: tuple[int, ...]) -> np.ndarray | None:
         value = self._values.get(name)
-        if value is None or shape != value.shape:
-            reason = "it has none" if value is None else f"there it has shape {value.shape}"
+        if value is not None and shape == value.shape:
+            self._taken.add(name)
+            return value
+        self._anew[name] = "none there" if value is None else f"{value.shape} there, {shape} here"
+        return None
+
+    def report(self) -> None:
+        """Warns of what starts anew and of what is left over."""
+        left = sorted(set(self._values) - self._taken - set(self._anew))
+        left = [name for name in left if not name.startswith(checkpoints.ENVIRONMENT)]
+        lines = [f"  {name} starts anew ({why})" for name, why in sorted(self._anew.items())]
+        lines += [f"  {name} of the checkpoint is not used" for name in left]
+        if lines:
             warnings.warn(
-                f"warm_start_from {self._path!r}: {name!r} starts anew; {reason}.", stacklevel=2
+                f"warm_start_from {self._path!r} took over {len(self._taken)} variables, but:\n"
+                + "\n".join(lines),
+                stacklevel=2,
             )
-            return None
-        return value

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -34,7 +35,7 @@ class VariableStore:
       spaces: observation and action space of one environment, once one is known.
       num_envs: how many environments are trained on at once.
       saved_value: the `SavedValue` that new variables start from.
-      local: variables born in EVAL for metrics, with their initial values: reset before each
+      local: variables that EVAL alone has asked for, with their initial values: reset before each
         evaluation, never saved.
     """
 
@@ -47,6 +48,8 @@ class VariableStore:
         self.spaces: tuple[gymnasium.Space, gymnasium.Space] | None = None
         self.num_envs = 1
         self.local: dict[str, tuple[tf.Variable, Any]] = {}
+        self._lent: Mapping[str, np.ndarray] = {}
+        self._own: dict[str, np.ndarray] = {}
         # By mode, name and how often the call asked: tf.function runs the Python twice and allows
         # new variables only at the first time.
         self._transient: dict[tuple[str, str, int], tf.Variable] = {}
@@ -75,7 +78,7 @@ class VariableStore:
         """
         if name in self.local and not local and saved:
             # EVAL came first and took it for its own; it is the model's.
-            self.variables[name], _ = self.local.pop(name)
+            self._add(name, self.local.pop(name)[0])
         if name in self.variables and saved:
             return self._checked(name, self.variables[name], kwargs)
         if name in self.local:
@@ -86,11 +89,32 @@ class VariableStore:
             if restored is not None:
                 value = _checked_saved(name, value, restored)
             variable = next_creator(**{**kwargs, "initial_value": value, "name": name})
-            if local and restored is None:
+            if local and restored is None and name not in self._lent:
                 self.local[name] = (variable, variable.numpy())
             else:
-                self.variables[name] = variable
+                self._add(name, variable)
         return variable
+
+    @contextlib.contextmanager
+    def lent(self, values: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+        """Variables that are born inside get `values`, in place of what is their own.
+
+        Yields:
+          What is their own, by name; filled as they are born.
+        """
+        self._lent, self._own = values, {}
+        try:
+            yield self._own
+        finally:
+            self._lent, self._own = {}, {}
+
+    def _add(self, name: str, variable: tf.Variable) -> None:
+        """Makes a variable, which has its own value, one of the model's."""
+        if name in self._lent:
+            with tf.init_scope():
+                self._own[name] = variable.numpy()
+                variable.assign(_checked_saved(name, variable, self._lent[name]))
+        self.variables[name] = variable
 
     def transient(
         self,
@@ -115,7 +139,7 @@ class VariableStore:
         """Makes a transient variable one of the model's; returns the model's."""
         if name not in self.variables:
             self._restore(name, variable)
-            self.variables[name] = variable
+            self._add(name, variable)
         return self.variables[name]
 
     def adopt(self, captured: Sequence[tf.Variable]) -> dict[str, tf.Variable]:
@@ -158,7 +182,7 @@ class VariableStore:
                 self.local[name] = (variable, variable.numpy())
                 return name
             self._restore(name, variable)
-        self.variables[name] = variable
+        self._add(name, variable)
         self.adopted.add(name)
         return name
 

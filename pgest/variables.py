@@ -251,8 +251,7 @@ class Build:
             if not (metric or (slot and self._applying)):
                 raise ValueError(self._asked_twice(name))
             name = self._numbered(name)
-        local = evaluating and (metric or slot or kwargs.get("trainable") is False)
-        variable = self.store.obtain(next_creator, name, kwargs, local=local, saved=not metric)
+        variable = self.store.obtain(next_creator, name, kwargs, local=evaluating, saved=not metric)
         self.requested[name] = variable
         if slot:
             self._slots.add(id(variable))

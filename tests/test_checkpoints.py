@@ -11,6 +11,7 @@ import models
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras
 
 import pgest
 from pgest import checkpoints
@@ -89,8 +90,14 @@ def test_when_none_can_be_read_it_says_so(tmp_path):
 def test_a_model_that_does_not_fit_lists_what_differs_and_overwrites_nothing(tmp_path):
     make_agent(tmp_path).train("CartPole-v1", max_steps=1)
     before = sorted(os.listdir(tmp_path))
-    with pytest.raises(ValueError, match=r"dense/kernel.*\(4, 16\).*\(4, 8\)"):
+    with pytest.raises(checkpoints.CheckpointMismatchError) as raised:
         make_agent(tmp_path, params={"units": 8}).train("CartPole-v1", max_steps=2)
+    for line in (
+        "dense/bias: (16,) in the checkpoint, (8,) in the model",
+        "dense/kernel: (4, 16) in the checkpoint, (4, 8) in the model",
+        "dense_1/kernel: (16, 2) in the checkpoint, (8, 2) in the model",
+    ):
+        assert line in str(raised.value)
     with pytest.raises(checkpoints.CheckpointMismatchError, match="only in the model: dense_2"):
         make_agent(tmp_path, models.actor_critic).train("CartPole-v1", max_steps=2)
     after = [name for name in sorted(os.listdir(tmp_path)) if "events" not in name]
@@ -101,12 +108,83 @@ def test_warm_start_takes_over_what_fits_and_reports_the_rest(tmp_path):
     source = make_agent(tmp_path / "source")
     source.train("CartPole-v1", max_steps=2)
     warm = make_agent(model_fn=models.actor_critic, warm_start_from=tmp_path / "source")
-    with pytest.warns(UserWarning, match="dense_2/kernel.* starts anew"):
+    with pytest.warns(UserWarning, match="took over") as warned:
         warm.check("CartPole-v1")
+    (report,) = [str(warning.message) for warning in warned if "took over" in str(warning.message)]
+    assert "took over 12 variables" in report
+    assert "dense_2/kernel starts anew (none there)" in report
+    assert "dense/kernel starts" not in report and "not used" not in report
     np.testing.assert_array_equal(
         warm.get_variable_value("dense/kernel"), source.get_variable_value("dense/kernel")
     )
     assert warm.global_step == 0
+
+
+def test_warm_start_reports_other_shapes_and_what_is_left_over(tmp_path):
+    make_agent(tmp_path, models.actor_critic).train("CartPole-v1", max_steps=1)
+    warm = make_agent(warm_start_from=tmp_path, params={"units": 8})
+    with pytest.warns(UserWarning) as warned:
+        warm.train("CartPole-v1", steps=1)
+    report = "\n".join(str(warning.message) for warning in warned)
+    assert "dense/kernel starts anew ((4, 16) there, (4, 8) here)" in report
+    assert "dense_2/kernel of the checkpoint is not used" in report
+
+
+def test_an_agent_that_was_never_built_has_its_own_weights_after_an_evaluation_of_others(tmp_path):
+    source = make_agent(tmp_path / "source")
+    source.train("CartPole-v1", max_steps=3)
+    path = source.latest_checkpoint()
+    results = {}
+    agents = {"untouched": make_agent(), "evaluated": make_agent(), "continued": source}
+    agents["continued"] = make_agent(tmp_path / "source")
+    source.train("CartPole-v1", max_steps=5)
+    for name in ("evaluated", "continued"):
+        results[name] = agents[name].evaluate("CartPole-v1", episodes=2, checkpoint_path=path)
+        assert results[name]["global_step"] == 3, "of the weights that were evaluated"
+        list(agents[name].predict(np.zeros([1, 4], np.float32), checkpoint_path=path))
+    assert results["evaluated"] == results["continued"]
+    for agent in agents.values():
+        agent.check("CartPole-v1")
+    for expected, name in ((agents["untouched"], "evaluated"), (source, "continued")):
+        for variable, value in models.weights(expected).items():
+            np.testing.assert_array_equal(
+                models.weights(agents[name])[variable], value, err_msg=f"{name} {variable}"
+            )
+
+
+def test_an_evaluation_refuses_the_checkpoint_of_another_model(tmp_path):
+    source = make_agent(tmp_path)
+    source.train("CartPole-v1", max_steps=1)
+    other = make_agent(tmp_path, models.actor_critic)
+    with pytest.raises(checkpoints.CheckpointMismatchError, match="only in the model: dense_2"):
+        other.evaluate("CartPole-v1", episodes=1)
+    with pytest.raises(checkpoints.CheckpointMismatchError, match="only in the model: dense_2"):
+        make_agent(model_fn=models.actor_critic).evaluate(
+            "CartPole-v1", episodes=1, checkpoint_path=source.latest_checkpoint()
+        )
+
+
+def with_probe(features, labels, mode, params):
+    """EVAL has a trainable layer of its own."""
+    spec = models.policy_gradient(features, labels, mode, params)
+    if mode != pgest.Modes.EVAL:
+        return spec
+    probe = tf_keras.layers.Dense(1, name="probe")(features["state"])
+    return pgest.EstimatorSpec(mode, loss=tf.reduce_mean(probe))
+
+
+@pytest.mark.parametrize("first", ["train", "evaluate"])
+def test_what_evaluation_alone_makes_is_in_no_checkpoint(tmp_path, first):
+    agent = make_agent(tmp_path, with_probe)
+    if first == "evaluate":
+        agent.evaluate("CartPole-v1", episodes=1)
+    agent.train("CartPole-v1", max_steps=1)
+    loss = agent.evaluate("CartPole-v1", episodes=1)["loss"]
+    agent.train("CartPole-v1", max_steps=2)
+    assert not [name for name in checkpoints.read(agent.latest_checkpoint()) if "probe" in name]
+    again = make_agent(tmp_path, with_probe)
+    again.train("CartPole-v1", max_steps=3)
+    assert np.isfinite(loss) and again.global_step == 3
 
 
 def test_counters_are_readable_without_building_a_model(tmp_path):

@@ -76,9 +76,7 @@ def test_a_fresh_process_evaluates_the_newest_checkpoint(tmp_path):
     assert after["global_step"] == 30
     assert after == agent.evaluate("CartPole-v1", episodes=2)
     old = other.evaluate("CartPole-v1", episodes=2, checkpoint_path=first)
-    assert {k: v for k, v in old.items() if "global" not in k} == {
-        k: v for k, v in before.items() if "global" not in k
-    }
+    assert old == before, "the counters are those of the weights that were evaluated"
     assert other.evaluate("CartPole-v1", episodes=2) == after, "the present weights came back"
 
 
