@@ -150,7 +150,7 @@ class PGAgent:
             environment do not fit each other.
           TypeError: a limit is no integer, or a hook no `BaseMonitor`.
         """
-        hooks = tuple(hooks or ())
+        hooks = () if hooks is None else hooks
         defaults.default_hooks(self.config, hooks)  # what is no hook is refused before anything
         limits = runs.absolute_limits(
             self.counters,

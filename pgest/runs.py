@@ -41,6 +41,7 @@ class Run(monitor.RunContext):
         self._begun: list[monitor.BaseMonitor] = []
         self._finished: list[episodes_lib.EpisodeStatistics] = []
         self._interrupt: int | None = None
+        self._insisted = False
         self._handlers: dict[int, Any] = {}
         self.look()
 
@@ -126,7 +127,12 @@ class Run(monitor.RunContext):
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:
+    ) -> bool:
+        passed_on = isinstance(error, KeyboardInterrupt) and self._interrupt is not None
+        if passed_on and not self._insisted:
+            # Ctrl-C in a terminal reaches the processes of an environment too, and comes back as
+            # its error: the run was asked to end once, and does so in order.
+            error = None
         self.error = error
         self.look()
         failures: list[BaseException] = []
@@ -144,10 +150,12 @@ class Run(monitor.RunContext):
             _LOGGER.error("A hook failed while the run was ending: %s", failure)
         if self._interrupt == signal.SIGTERM and error is None:
             raise SystemExit(128 + signal.SIGTERM)
+        return error is None
 
     def _interrupted(self, number: int, frame: FrameType | None) -> None:
         """Lets the step end first; a second Ctrl-C does not wait."""
         if self._interrupt is not None and number == signal.SIGINT:
+            self._insisted = True
             raise KeyboardInterrupt
         self._interrupt = number
         self.request_stop(f"{signal.Signals(number).name} was received")

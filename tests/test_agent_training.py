@@ -1,5 +1,8 @@
 """What `train` promises: exact limits, counters, continuing, determinism."""
 
+import os
+import signal
+
 import gymnasium
 import models
 import numpy as np
@@ -80,6 +83,75 @@ def test_wrong_limits_are_refused_before_anything_happens(limits, error, match):
 def test_a_hook_that_is_none_is_refused():
     with pytest.raises(TypeError, match="BaseMonitor"):
         make_agent().train(gymnasium.make("CartPole-v1"), steps=1, hooks=[print])
+
+
+def test_a_hook_without_its_list_is_refused():
+    with pytest.raises(
+        TypeError, match=r"expected a list of hooks: hooks=\[ProgressBarHook\(\.\.\.\)\]"
+    ):
+        make_agent().train(gymnasium.make("CartPole-v1"), steps=1, hooks=pgest.ProgressBarHook())
+
+
+class SignalAtStep(pgest.BaseMonitor):
+    """Sends its own process a signal, as Ctrl-C and a cluster do, and notes how the run ended."""
+
+    def __init__(self, number, step, times=1):
+        self.number, self.step, self.times = number, step, times
+        self.ended = None
+
+    def after_run(self, context):
+        if context.step == self.step:
+            for _ in range(self.times):
+                os.kill(os.getpid(), self.number)
+
+    def end(self, context):
+        self.ended = context.error
+
+
+def test_ctrl_c_ends_the_step_saves_and_returns(tmp_path):
+    before = signal.getsignal(signal.SIGINT)
+    agent, hook = make_agent(model_dir=tmp_path), SignalAtStep(signal.SIGINT, step=2)
+    assert agent.train("CartPole-v1", max_steps=50, hooks=[hook]) is agent
+    assert agent.global_step == 2 and hook.ended is None
+    assert make_agent(model_dir=tmp_path).global_step == 2
+    assert signal.getsignal(signal.SIGINT) is before
+    agent.train("CartPole-v1", max_steps=3)
+    assert agent.global_step == 3, "the next call goes on"
+
+
+def test_sigterm_ends_the_step_saves_and_exits_with_143(tmp_path):
+    agent, hook = make_agent(model_dir=tmp_path), SignalAtStep(signal.SIGTERM, step=2)
+    with pytest.raises(SystemExit) as exited:
+        agent.train("CartPole-v1", max_steps=50, hooks=[hook])
+    assert exited.value.code == 143 and hook.ended is None
+    assert make_agent(model_dir=tmp_path).global_step == 2
+
+
+def test_a_second_ctrl_c_does_not_wait():
+    agent, hook = make_agent(), SignalAtStep(signal.SIGINT, step=2, times=2)
+    with pytest.raises(KeyboardInterrupt):
+        agent.train("CartPole-v1", max_steps=50, hooks=[hook])
+    assert isinstance(hook.ended, KeyboardInterrupt)
+
+
+class InterruptedWorker(gymnasium.Wrapper):
+    """Ctrl-C reaches its process too, as that of gymnasium's AsyncVectorEnv, which passes it on."""
+
+    left = 100
+
+    def step(self, action):
+        self.left -= 1
+        if not self.left:
+            os.kill(os.getpid(), signal.SIGINT)
+            raise KeyboardInterrupt
+        return self.env.step(action)
+
+
+def test_ctrl_c_that_comes_back_from_an_environment_ends_the_run_in_order(tmp_path):
+    agent, hook = make_agent(model_dir=tmp_path), SignalAtStep(signal.SIGINT, step=-1)
+    assert agent.train(InterruptedWorker(gymnasium.make("CartPole-v1")), hooks=[hook]) is agent
+    assert hook.ended is None and agent.global_timestep == 99
+    assert make_agent(model_dir=tmp_path).global_timestep == 99
 
 
 def test_an_unfinished_batch_and_episode_go_on_with_the_same_environment():

@@ -46,6 +46,9 @@ def default_hooks(
       ['NanTensorHook', 'CheckpointSaverHook', 'SummarySaverHook', 'StepCounterHook',
        'LoggingTensorHook']
     """
+    if isinstance(given, monitor.BaseMonitor):
+        name = type(given).__name__
+        raise TypeError(f"hooks is a {name}; expected a list of hooks: hooks=[{name}(...)].")
     passed: Sequence[object] = given
     for hook in passed:
         if not isinstance(hook, monitor.BaseMonitor):

@@ -181,6 +181,9 @@ class StopOnReturnHook(monitor.BaseMonitor):
 class StopOnNoImprovementHook(monitor.BaseMonitor):
     """Ends the run once the mean return has stopped rising.
 
+    What it has seen is in no checkpoint: each run, also one that goes on from a checkpoint, starts
+    with its whole patience and without a best return. So does the window of `StopOnReturnHook`.
+
     Args:
       patience: after this many looks in a row without a better mean the run ends; a look is an
         evaluation (on evaluation) or a finished episode (on training, once the window is full).
