@@ -11,7 +11,7 @@ import tensorflow as tf
 import tf_keras
 
 from pgest import counters as counters_lib
-from pgest import environment_view, environments, episodes, loops, training, update_config
+from pgest import environment_view, environments, episodes, loops, specs, training, update_config
 from pgest import memory as memory_lib
 from pgest import model_fn as model_fn_lib
 from pgest.graph_environments import graph_environment, gymnasium_view
@@ -80,18 +80,14 @@ class Evaluator:
                 "predict does not know the spaces yet: pass env=... (an id or an environment), or "
                 "train or evaluate first."
             )
-        leaves = tf.nest.flatten(observations)
-        size = len(leaves[0])
+        observation_spec = specs.observation_spec(self._spaces[0])
+        observations = _checked_observations(observation_spec, observations)
+        size = len(tf.nest.flatten(observations)[0])
         if size not in self._actors:
             self._actors[size] = acting.Actor(
                 self._model, *self._spaces, num_envs=size, explore=False
             )
         actor = self._actors[size]
-        observations = tf.nest.map_structure(
-            lambda spec, leaf: np.asarray(leaf, spec.dtype.as_numpy_dtype),
-            actor.observation_spec,
-            observations,
-        )
         reset = np.ones([size], np.bool_)
         return actor(observations, 0, policy_state=actor.initial_state(), reset=reset)
 
@@ -187,6 +183,31 @@ def _on_host(env: Any, num_envs: int) -> Any:
     if isinstance(env, graph_environment.GraphEnvironment):
         return gymnasium_view.as_gymnasium(env.with_num_envs(num_envs))
     return env
+
+
+def _checked_observations(observation_spec: Any, observations: Any) -> Any:
+    """Observations `[N, ...]` as arrays of the dtypes of one observation's spec.
+
+    Raises:
+      ValueError: they are not a batch of what the space holds.
+    """
+    expected = tf.nest.map_structure(lambda leaf: (None, *leaf.shape), observation_spec)
+    try:
+        found = tf.nest.map_structure(
+            lambda spec, leaf: np.asarray(leaf, spec.dtype.as_numpy_dtype),
+            observation_spec,
+            observations,
+        )
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"predict takes a nest of shapes {expected}: {error}") from error
+    shapes = tf.nest.map_structure(np.shape, found)
+    for spec, leaf in zip(tf.nest.flatten(observation_spec), tf.nest.flatten(found), strict=True):
+        if leaf.shape[1:] != tuple(spec.shape) or leaf.ndim == 0:
+            raise ValueError(
+                f"predict got observations of shape {shapes}; expected {expected}: the batch comes "
+                "first. A single observation is observation[None]."
+            )
+    return found
 
 
 def _spec_of(leaf: tf.Tensor) -> tf.TensorSpec:

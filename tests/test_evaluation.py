@@ -112,6 +112,20 @@ def test_predict_needs_to_know_the_spaces():
         list(make_agent().predict(np.zeros([1, 4], np.float32)))
 
 
+@pytest.mark.parametrize(
+    ("observations", "said"),
+    [
+        (np.zeros([4]), r"shape \(4,\); expected \(None, 4\).*observation\[None\]"),
+        (np.zeros([2, 5]), r"shape \(2, 5\); expected \(None, 4\)"),
+        (3.0, r"shape \(\); expected \(None, 4\)"),
+        ({"state": np.zeros([2, 4])}, r"takes a nest of shapes \(None, 4\)"),
+    ],
+)
+def test_predict_says_what_it_takes(observations, said):
+    with pytest.raises(ValueError, match=said):
+        list(make_agent().predict(observations, env="CartPole-v1"))
+
+
 def test_results_are_on_tensorboard_beside_the_training_curves(tmp_path):
     agent = make_agent(model_dir=tmp_path)
     agent.train("CartPole-v1", steps=2)
