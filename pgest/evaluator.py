@@ -52,7 +52,8 @@ class Evaluator:
             finished = _play(loop, num_episodes)
             metrics = self._evaluate_metrics(actor, memory, view, config)
         finally:
-            view.close()
+            if view is not env:  # one that the user made with pgest.make stays open
+                view.close()
         return {**_statistics(finished), **metrics}
 
     def build(self, env: Any, config: update_config.UpdateConfig) -> None:
@@ -66,7 +67,7 @@ class Evaluator:
             memory = memory_lib.BatchMemory(episodes=1)
             self._metrics_for(training.batch_signature(actor, memory, view), actor, config)
         finally:
-            if view.env is not env or isinstance(env, str):
+            if view is not env:
                 view.close()
 
     def act(self, observations: Any, env: Any = None) -> acting.Acted:
@@ -74,7 +75,8 @@ class Evaluator:
         if env is not None:
             view = environments.view(env, seed=0)
             self._spaces = (view.observation_space, view.action_space)
-            view.close()
+            if view is not env:
+                view.close()
         if not hasattr(self, "_spaces"):
             raise ValueError(
                 "predict does not know the spaces yet: pass env=... (an id or an environment), or "

@@ -112,7 +112,8 @@ class Trainer:
     def leave(self) -> None:
         """Drops what belongs to this environment, and closes it if pgest made it."""
         self.memory.drop_unfinished()
-        self.view.close()
+        if self.view is not self._given:  # one that the user made with pgest.make stays open
+            self.view.close()
 
     def describe(self) -> str:
         """A report on modes, variables, traces and compilation."""

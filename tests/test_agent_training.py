@@ -14,8 +14,12 @@ import tf_keras
 import pgest
 
 
-def make_agent(model_fn=models.policy_gradient, memory=None, seed=0, **arguments):
-    config = pgest.RunConfig(tf_random_seed=seed, log_step_count_steps=None)
+def make_agent(
+    model_fn=models.policy_gradient, memory=None, seed=0, jit_compile=False, **arguments
+):
+    config = pgest.RunConfig(
+        tf_random_seed=seed, log_step_count_steps=None, jit_compile=jit_compile
+    )
     memory = pgest.BatchMemory(batch_size=64) if memory is None else memory
     return pgest.PGAgent(model_fn, memory, config=config, **arguments)
 
@@ -178,9 +182,44 @@ def test_an_episode_under_way_is_dropped_with_its_environment():
     assert len(agent.memory) == 3
 
 
+class Closing(gymnasium.Wrapper):
+    """Notes that it was closed."""
+
+    closed: list = []
+
+    def __init__(self):
+        super().__init__(gymnasium.make("CartPole-v1"))
+
+    def close(self):
+        Closing.closed.append(self)
+        self.env.close()
+
+
+def test_only_environments_that_the_agent_made_are_closed():
+    Closing.closed = []
+    agent = make_agent(memory=pgest.RolloutMemory(horizon=8))
+    mine, view = Closing(), pgest.make(Closing, num_envs=2)
+    for env in (mine, view):
+        agent.train(env, steps=1)
+        agent.evaluate(env, episodes=1)
+        agent.check(env)
+        list(agent.predict(np.zeros([1, 4], np.float32), env=env))
+    agent.train(mine, steps=1)
+    assert not Closing.closed
+    agent.train(Closing, steps=1)
+    agent.train(mine, steps=1)
+    assert len(Closing.closed) == 1, "the one of the factory, once another took its place"
+    agent.evaluate(Closing, episodes=1)
+    assert len(Closing.closed) == 2
+    view.close()
+    assert len(Closing.closed) == 4
+
+
 def test_two_runs_of_one_seed_end_in_bit_equal_weights():
     runs = [
-        models.weights(make_agent(seed=3).train(gymnasium.make("CartPole-v1"), steps=4))
+        models.weights(
+            make_agent(seed=3, jit_compile="auto").train(gymnasium.make("CartPole-v1"), steps=4)
+        )
         for _ in range(2)
     ]
     other = models.weights(make_agent(seed=4).train(gymnasium.make("CartPole-v1"), steps=4))
@@ -205,7 +244,10 @@ def test_a_second_process_goes_on_as_if_nothing_had_happened(tmp_path):
 
 
 def test_no_new_trace_after_the_first_update_and_the_first_evaluation(tmp_path):
-    agent, env = make_agent(models.actor_critic, model_dir=tmp_path), "CartPole-v1"
+    agent, env = (
+        make_agent(models.actor_critic, model_dir=tmp_path, jit_compile="auto"),
+        "CartPole-v1",
+    )
     agent.train(env, steps=1)
     agent.evaluate(env, episodes=1)
     env = gymnasium.make("CartPole-v1")
@@ -333,7 +375,7 @@ def test_recurrent_models_train_on_episodes_and_on_rollouts():
 
 
 def test_continuous_actions():
-    agent = make_agent(models.gaussian, pgest.RolloutMemory(horizon=32))
+    agent = make_agent(models.gaussian, pgest.RolloutMemory(horizon=32), jit_compile="auto")
     agent.train(gymnasium.make("Pendulum-v1"), steps=2)
     assert counters(agent)[:2] == (2, 64)
 
