@@ -18,7 +18,7 @@ from pgest import checkpoints
 
 
 def make_agent(model_dir=None, model_fn=models.policy_gradient, **arguments):
-    config = pgest.RunConfig(tf_random_seed=0, log_step_count_steps=None)
+    config = pgest.RunConfig(tf_random_seed=0, log_step_count_steps=None, jit_compile=False)
     return pgest.PGAgent(
         model_fn, pgest.BatchMemory(batch_size=32), model_dir=model_dir, config=config, **arguments
     )
@@ -232,7 +232,7 @@ SCRIPT = textwrap.dedent("""
         def end(self, context):
             print("ended", flush=True)
 
-    config = pgest.RunConfig(tf_random_seed=0, save_checkpoints_steps=1)
+    config = pgest.RunConfig(tf_random_seed=0, save_checkpoints_steps=1, jit_compile=False)
     agent = pgest.PGAgent(models.policy_gradient, pgest.BatchMemory(batch_size=32),
                           model_dir={directory!r}, config=config)
     agent.train("CartPole-v1", max_steps={steps}, hooks=[Tell()])

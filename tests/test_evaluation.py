@@ -15,7 +15,7 @@ import pgest
 
 
 def make_agent(model_fn=models.policy_gradient, **arguments):
-    config = pgest.RunConfig(tf_random_seed=0, log_step_count_steps=None)
+    config = pgest.RunConfig(tf_random_seed=0, log_step_count_steps=None, jit_compile=False)
     return pgest.PGAgent(model_fn, pgest.BatchMemory(batch_size=64), config=config, **arguments)
 
 

@@ -15,7 +15,7 @@ import pgest
 
 
 def make_agent(model_fn, env, memory=None, **arguments):
-    config = pgest.RunConfig(tf_random_seed=0, log_step_count_steps=None)
+    config = pgest.RunConfig(tf_random_seed=0, log_step_count_steps=None, jit_compile=False)
     memory = pgest.BatchMemory(batch_size=32) if memory is None else memory
     agent = pgest.PGAgent(model_fn, memory, config=config, **arguments)
     return agent.train(env, steps=1)
