@@ -21,8 +21,8 @@ def written(directory, chosen, updates, **arguments):
 
 
 def hparams_of(directory):
-    """The hyper-parameters in the event files, as the HParams page reads them."""
-    found = {}
+    """The hyper-parameters in the event files, as the HParams page reads them, and their row."""
+    found, row = {}, None
     for path in directory.glob("events.*"):
         for event in event_file_loader.EventFileLoader(str(path)).Load():
             for value in event.summary.value:
@@ -31,9 +31,10 @@ def hparams_of(directory):
                 data = plugin_data_pb2.HParamsPluginData.FromString(
                     value.metadata.plugin_data.content
                 )
+                row = data.session_start_info.group_name or row
                 for name, parameter in data.session_start_info.hparams.items():
                     found[name] = getattr(parameter, parameter.WhichOneof("kind"))
-    return found
+    return found, row
 
 
 # --- SummarySaverHook ---
@@ -206,7 +207,9 @@ def test_hyperparameters_are_written_when_the_run_begins(tmp_path):
         "nothing": None,
     }
     written(tmp_path, [hooks.SummarySaverHook(monitor.Every(steps=1))], [], hyperparameters=params)
-    assert hparams_of(tmp_path) == {
+    found, row = hparams_of(tmp_path)
+    assert row == f"{tmp_path.name} ({tmp_path.parent})", "two runs of one setting are two rows"
+    assert found == {
         "learning_rate": 1e-2,
         "update.epochs": 4.0,
         "update.normalize": True,

@@ -97,6 +97,9 @@ class ProgressBarHook(monitor.BaseMonitor):
             leave=self._leave,
             file=self._file,
             dynamic_ncols=True,
+            # The mean speed so far: that since the last moment would make the time left jump
+            # with each update and evaluation.
+            smoothing=0,
             bar_format=_FORMAT_OF_UNIT.get(unit, _FORMAT),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,16 +40,21 @@ TAGS: Mapping[str, str] = {
 
 EVALUATION_TAGS: Mapping[str, str] = {
     "episode/return": "Mean undiscounted return of the evaluation's greedy episodes.",
-    "episode/return_std": "Its standard deviation; also `_min` and `_max`.",
     "episode/length": "Mean timesteps of the same episodes.",
-    "episode/length_std": "Its standard deviation; also `_min` and `_max`.",
+    "spread/return_std": "Standard deviation of the return over these episodes.",
+    "spread/return_min": "The lowest return among these episodes.",
+    "spread/return_max": "The highest return among these episodes.",
+    "spread/length_std": "Standard deviation of the length over these episodes.",
+    "spread/length_min": "The fewest timesteps that one of them took.",
+    "spread/length_max": "The most timesteps that one of them took.",
     "episode/<key>": "Mean of a numeric entry of the environment's last `info`.",
     "loss": "The loss of the model in EVAL mode, where it has one.",
     "<name>": "An `eval_metric_ops` entry of the model.",
 }
 """Documented tags of evaluations, in the runs `eval` and `eval_<name>`.
 
-They have the names of the training tags, so that both curves are in one chart."""
+They have the names of the training tags, so that both curves are in one chart; what training has
+not is in a group of its own."""
 
 # Tells TensorBoard that a tensor belongs to its scalars page.
 _SCALAR_METADATA = summary_v2.scalar_pb("any", 0.0).value[0].metadata
@@ -103,7 +109,7 @@ def evaluation_scalars(results: Mapping[str, float]) -> dict[str, float]:
     Example:
       >>> evaluation_scalars({"return_mean": 9.0, "return_std": 1.0, "info/success_mean": 0.5,
       ...                     "accuracy": 0.8, "global_step": 100.0, "episodes": 10.0})
-      {'episode/return': 9.0, 'episode/return_std': 1.0, 'episode/success': 0.5, 'accuracy': 0.8}
+      {'episode/return': 9.0, 'spread/return_std': 1.0, 'episode/success': 0.5, 'accuracy': 0.8}
     """
     scalars = {}
     for name, value in results.items():
@@ -111,8 +117,10 @@ def evaluation_scalars(results: Mapping[str, float]) -> dict[str, float]:
             continue
         if name.startswith("info/"):
             name = f"episode/{name[len('info/') :].removesuffix('_mean')}"
-        elif name.startswith(("return_", "length_")):
+        elif name in ("return_mean", "length_mean"):
             name = f"episode/{name.removesuffix('_mean')}"
+        elif name.startswith(("return_", "length_")):
+            name = f"spread/{name}"
         scalars[name] = value
     return scalars
 
@@ -131,7 +139,7 @@ def _point(tag: str, value: float) -> summary_pb2.Summary.Value:
 
 
 def write_hparams(
-    writer: tf.summary.SummaryWriter, params: Mapping[str, Any]
+    writer: tf.summary.SummaryWriter, params: Mapping[str, Any], *, model_dir: str | None = None
 ) -> dict[str, bool | int | float | str]:
     """Writes hyper-parameters for the HParams page of TensorBoard.
 
@@ -141,6 +149,8 @@ def write_hparams(
     Args:
       writer: the run's summary writer.
       params: by name.
+      model_dir: of the run; the page calls the row by its last part. Without it, the row has a hash
+        for a name, and is the mean over all runs of the same hyper-parameters.
 
     Returns:
       What was written.
@@ -156,8 +166,14 @@ def write_hparams(
     flat = _flattened(params)
     if flat:
         with writer.as_default(step=0), tf.summary.record_if(True):
-            api.hparams(flat)
+            api.hparams(flat, trial_id=None if model_dir is None else _trial(model_dir))
     return flat
+
+
+def _trial(model_dir: str) -> str:
+    """A run's name on the HParams page: what tells it from others comes first."""
+    folder, name = os.path.split(os.path.abspath(model_dir))
+    return f"{name} ({folder})"
 
 
 def _flattened(params: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int | float | str]:
@@ -205,7 +221,9 @@ class SummarySaverHook(monitor.BaseMonitor):
         self._ask = True
         self._metrics_written_at: int | None = None
         if context.hyperparameters and context.summary_writer is not None:
-            write_hparams(context.summary_writer, context.hyperparameters)
+            write_hparams(
+                context.summary_writer, context.hyperparameters, model_dir=context.model_dir
+            )
 
     def before_run(self, context: monitor.RunContext) -> None:
         """Asks for the summaries of the model_fn."""
