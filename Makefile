@@ -57,9 +57,9 @@ $(VENV)/.installed-peers: $(VENV)/.installed-dev
 
 demo: $(VENV)/.installed  ## Train CartPole-v1, export the policy, play with it in a second process.
 	@set -e; run=$(RUN); \
-	$(BIN)/python examples/cartpole.py --model-dir $$run; \
+	$(BIN)/python .ci/quietly.py examples/cartpole.py --model-dir $$run; \
 	printf '\nA second process, with TensorFlow and gymnasium but without pgest, plays with the export:\n'; \
-	$(BIN)/python examples/play_saved_policy.py $$run/export --episodes 5; \
+	$(BIN)/python .ci/quietly.py examples/play_saved_policy.py $$run/export --episodes 5; \
 	printf '\nWhere everything is\n'; \
 	printf '  %-42s %s\n' "$$run" "checkpoints and TensorBoard files" "$$run/export" "the exported policy" \
 	  examples/cartpole.py "the program that you have just seen"; \

@@ -4,6 +4,7 @@ import matplotlib
 import numpy as np
 import pytest
 from hooks_driver import PayEnv, Run, Update
+from matplotlib import pyplot
 
 from pgest import hooks
 from pgest.hooks import monitor
@@ -75,6 +76,25 @@ def test_plot_draws_the_points_there_are():
     (returns,), (loss,) = [axes.get_lines() for axes in figure.axes]
     np.testing.assert_array_equal(returns.get_xydata(), [[10, 2.0]])
     np.testing.assert_array_equal(loss.get_xydata(), [[10, 0.5], [20, 0.25]])
+
+
+def test_plot_shows_a_single_point_and_evaluations():
+    history = hooks.HistoryHook()
+    evaluation = hooks.EvaluationHook(PayEnv(), monitor.Every(steps=2), episodes=1)
+    Run().drive([evaluation, history], UPDATES)
+    figure = history.plot()
+    names = [axes.get_ylabel() for axes in figure.axes]
+    assert names == ["episode/return", "eval/return_mean", "loss"]
+    assert all(axes.get_lines()[0].get_marker() == "." for axes in figure.axes)
+
+
+def test_a_notebook_shows_a_plot_once(monkeypatch):
+    history = hooks.HistoryHook()
+    Run().drive([history], UPDATES)
+    figure = history.plot()
+    assert pyplot.fignum_exists(figure.number)
+    monkeypatch.setattr(pyplot, "get_backend", lambda: "module://matplotlib_inline.backend_inline")
+    assert not pyplot.fignum_exists(history.plot().number)
 
 
 def test_plot_against_something_else():

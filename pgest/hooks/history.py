@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     import pandas
 
 
+_PLOTTED = ("episode/return", "eval/return_mean", "loss")
+_FEW = 50  # points, below which each is marked: a line through one of them shows nothing
+
+
 class HistoryHook(monitor.BaseMonitor):
     """Records counters, metrics, episodes and evaluations.
 
@@ -82,12 +86,12 @@ class HistoryHook(monitor.BaseMonitor):
         """Draws one curve below the other.
 
         Args:
-          *names: what to draw, such as "episode/return", "loss"; the return and, where there
-            is one, the loss, unless given.
+          *names: what to draw, such as "episode/return", "loss"; the returns of training and of
+            evaluations and the loss, as far as there are any, unless given.
           x: what to draw it against: "timestep", "step", "episode" or "seconds".
 
         Returns:
-          The `matplotlib` figure; a notebook shows it.
+          The `matplotlib` figure; a notebook shows it where it is the last of a cell.
 
         Raises:
           ImportError: matplotlib is not installed.
@@ -95,7 +99,7 @@ class HistoryHook(monitor.BaseMonitor):
         """
         pyplot = _notebook_module("matplotlib.pyplot", "HistoryHook.plot")
         known = sorted({name for record in self.records for name in record})
-        names = names or tuple(name for name in ("episode/return", "loss") if name in known)
+        names = names or tuple(name for name in _PLOTTED if name in known)
         unknown = [name for name in (*names, x) if name not in known]
         if unknown or not names:
             raise KeyError(
@@ -107,11 +111,13 @@ class HistoryHook(monitor.BaseMonitor):
         )
         for axes, name in zip(grid[:, 0], names, strict=True):
             points = [(record[x], record[name]) for record in self.records if name in record]
-            axes.plot(*zip(*points, strict=True))
+            axes.plot(*zip(*points, strict=True), marker="." if len(points) < _FEW else None)
             axes.set_ylabel(name)
             axes.grid(alpha=0.3)
         grid[-1, 0].set_xlabel(x)
         figure.tight_layout()
+        if "inline" in pyplot.get_backend():
+            pyplot.close(figure)  # or a notebook would show it twice: as open, and as a result
         return figure
 
     def _record(self, context: monitor.RunContext) -> None:
