@@ -373,13 +373,13 @@ class PGAgent:
     def _trainer_for(self, env: Any) -> training.Trainer | graph_training.GraphTrainer:
         """The trainer under way if it steps this very environment, else one for it."""
         if self._trainer is None or not self._trainer.uses(env):
+            self._saved.restore()
             in_graph = isinstance(env, graph_environment.GraphEnvironment)
             view = env if in_graph else environments.view(env, seed=self.model.seed)
             self._check_override(view, in_graph or view.is_vector)
             previous, self._trainer = self._trainer, None
             if previous is not None:
                 previous.leave()
-            self._saved.restore()
             kind = graph_training.GraphTrainer if in_graph else training.Trainer
             self._trainer = kind(self, view, env)
             self._evaluator.remember_spaces(view)

@@ -15,6 +15,7 @@ import tensorflow as tf
 from google.protobuf import text_format
 
 ENVIRONMENT = "environment/"
+SEED = "random_seed"
 _PREFIX = "model.ckpt"
 _KEY_START = "variables/"
 _KEY_END = "/.ATTRIBUTES/VARIABLE_VALUE"
@@ -161,9 +162,8 @@ def check_fit(
     Raises:
       CheckpointMismatchError: lists what differs.
     """
-    # The state of in-graph environments: another number of them is no other model.
-    saved = {name: value for name, value in saved.items() if not name.startswith(ENVIRONMENT)}
-    variables = {n: v for n, v in variables.items() if not n.startswith(ENVIRONMENT)}
+    saved = {name: value for name, value in saved.items() if is_of_model(name)}
+    variables = {name: v for name, v in variables.items() if is_of_model(name)}
     lines = [f"  only in the model: {name} {tuple(v.shape)}" for name, v in variables.items()
              if name not in saved]  # fmt: skip
     lines += [f"  {name}: {np.shape(saved[name])} in the checkpoint, {tuple(v.shape)} in the model"
@@ -178,6 +178,15 @@ def check_fit(
             "\nNothing was overwritten. Use the model_fn that wrote it, another model_dir, or "
             "warm_start_from to take over what fits."
         )  # fmt: skip
+
+
+def is_of_model(name: str) -> bool:
+    """Whether a variable makes a model what it is.
+
+    The state of in-graph environments does not, since another number of them is no other model,
+    nor does a run's seed.
+    """
+    return name != SEED and not name.startswith(ENVIRONMENT)
 
 
 def copy(path: str, destination: str | os.PathLike[str]) -> str:

@@ -17,7 +17,7 @@ class RunConfig:
     Attributes:
       model_dir: directory of checkpoints, TensorBoard files and exports; None writes nothing.
       tf_random_seed: seeds initial weights, sampling, minibatches and environments. Two runs of
-        one seed on one machine end in bit-equal weights. None draws a seed.
+        one seed on one machine end in bit-equal weights. None draws a seed; checkpoints keep it.
       save_checkpoints_steps: a checkpoint every so many steps.
       save_checkpoints_secs: a checkpoint every so many seconds; 600 where no other is given.
       save_checkpoints_episodes: a checkpoint every so many episodes.

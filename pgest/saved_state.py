@@ -115,6 +115,8 @@ class SavedState:
             if name in values:
                 variable.assign(values[name])
         self._model.counters.refresh()
+        if self._model.config.tf_random_seed is None and checkpoints.SEED in values:
+            self._model.take_seed(int(values[checkpoints.SEED]))
 
     def _assign(self, values: Mapping[str, Any]) -> None:
         for name, variable in self._model.saved_variables().items():
@@ -152,8 +154,8 @@ class _WarmStart:
 
     def report(self) -> None:
         """Warns of what starts anew and of what is left over."""
-        left = sorted(set(self._values) - self._taken - set(self._anew))
-        left = [name for name in left if not name.startswith(checkpoints.ENVIRONMENT)]
+        left = sorted(set(filter(checkpoints.is_of_model, self._values)) - self._taken)
+        left = [name for name in left if name not in self._anew]
         lines = [f"  {name} starts anew ({why})" for name, why in sorted(self._anew.items())]
         lines += [f"  {name} of the checkpoint is not used" for name in left]
         if lines:

@@ -1,6 +1,7 @@
 """Checkpoints: what they hold, how they fall back, and what does not fit."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -196,6 +197,26 @@ def test_counters_are_readable_without_building_a_model(tmp_path):
     assert fresh.get_variable_value("global_episode") == agent.global_episode
     assert sum(fresh.model.traces.values()) == 0
     assert "learning_rate" not in " ".join(fresh.get_variable_names())
+
+
+def test_a_seed_that_was_drawn_comes_back(tmp_path):
+    config = pgest.RunConfig(log_step_count_steps=None, jit_compile=False)
+
+    def agent(model_dir):
+        memory = pgest.BatchMemory(batch_size=32)
+        return pgest.PGAgent(models.policy_gradient, memory, model_dir=model_dir, config=config)
+
+    first = agent(tmp_path / "run")
+    first.train("CartPole-v1", max_steps=1)
+    shutil.copytree(tmp_path / "run", tmp_path / "again")
+    ends = [models.weights(agent(path).train("CartPole-v1", max_steps=3))
+            for path in (tmp_path / "run", tmp_path / "again")]  # fmt: skip
+    assert ends[0]["random_seed"] == ends[1]["random_seed"] == first.model.seed
+    for name, value in ends[0].items():
+        np.testing.assert_array_equal(ends[1][name], value, err_msg=name)
+    given = make_agent(tmp_path / "run")
+    given.check("CartPole-v1")
+    assert given.model.seed == 0, "what a user passes beats the checkpoint"
 
 
 class Faulty(gymnasium.Wrapper):

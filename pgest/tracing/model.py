@@ -7,11 +7,12 @@ from typing import Any
 
 import tensorflow as tf
 
+from pgest import checkpoints, run_config, variable_store, variables
 from pgest import counters as counters_lib
 from pgest import model_fn as model_fn_lib
-from pgest import run_config, variable_store, variables
 
 Modes = model_fn_lib.Modes
+SEED = checkpoints.SEED
 
 
 class Model:
@@ -33,7 +34,9 @@ class Model:
     ):
         self.model_fn = model_fn
         self.config = config
-        self.seed = seed
+        # Saved, so that a run without a seed of the user's goes on with the one that was drawn.
+        with tf.init_scope():
+            self._saved_seed = tf.Variable(seed, trainable=False, dtype=tf.int64, name=SEED)
         self.counters = counters_lib.Counters()
         self.store = variable_store.VariableStore(self.counters, seed)
         # The state of in-graph environments, saved with the model but no part of it.
@@ -42,6 +45,16 @@ class Model:
         self.export_outputs: tuple[str, ...] = ()
         self.used: dict[Modes, tuple[str, ...]] = {}
         self._context = {"params": dict(params), "config": config, "model_dir": config.model_dir}
+
+    @property
+    def seed(self) -> int:
+        """Of this run: all randomness is a function of it and of the counters."""
+        return self.store.seed
+
+    def take_seed(self, seed: int) -> None:
+        """Goes on with the seed of a checkpoint; before anything is built."""
+        self.store.seed = seed
+        self._saved_seed.assign(seed)
 
     def call(
         self, features: Any, labels: Any, mode: Modes, *, rooted: bool = True
@@ -59,8 +72,9 @@ class Model:
         return spec, build
 
     def saved_variables(self) -> dict[str, tf.Variable]:
-        """Everything a checkpoint holds: the counters and the model's variables, by name."""
-        return {**self.counters.variables, **self.store.variables, **self.environment}
+        """Everything a checkpoint holds: counters, seed and the model's variables, by name."""
+        beside = {**self.counters.variables, SEED: self._saved_seed}
+        return {**beside, **self.store.variables, **self.environment}
 
     def describe_modes(self) -> str:
         """A table of the variables of each mode that was traced, for errors and `check`."""
