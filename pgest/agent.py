@@ -52,7 +52,7 @@ class PGAgent:
     Raises:
       ValueError: model_fn's arguments do not fit, `memory` is no `BatchMemory`, an unknown
         optimizer parameter, or two different model_dirs.
-      TypeError: a type is wrong.
+      TypeError: a type is wrong; `params` is no dict.
 
     Example:
 
@@ -80,6 +80,8 @@ class PGAgent:
         self.config = run_config.resolved(config, model_dir)
         self.model_dir = None if self.config.model_dir is None else os.fspath(self.config.model_dir)
         self.memory = memory
+        if params is not None and not isinstance(params, Mapping):
+            raise TypeError(f"params is {type(params).__name__}; expected a dict, or None.")
         self.params = dict(params or {})
         self.update_config = update_config.UpdateConfig.of(optimizer_params)
         seed = self.config.tf_random_seed
@@ -151,7 +153,7 @@ class PGAgent:
           TypeError: a limit is no integer, or a hook no `BaseMonitor`.
         """
         hooks = () if hooks is None else hooks
-        defaults.default_hooks(self.config, hooks)  # what is no hook is refused before anything
+        defaults.check_hooks(hooks)
         limits = runs.absolute_limits(
             self.counters,
             steps=(steps, max_steps),

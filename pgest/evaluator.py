@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from pgest import environment_view, environments, episodes, loops, specs, traini
 from pgest import memory as memory_lib
 from pgest import model_fn as model_fn_lib
 from pgest.graph_environments import graph_environment, gymnasium_view
-from pgest.hooks import summaries
+from pgest.hooks import defaults, monitor, summaries
 from pgest.tracing import acting, preparation, probing
 from pgest.tracing import model as model_lib
 
@@ -48,13 +49,20 @@ class Evaluator:
             view.observe()
             actor = self._actor(view)
             memory = memory_lib.BatchMemory(episodes=num_episodes)
+            metrics = self._metrics_for(
+                training.batch_signature(actor, memory, view), actor, config
+            )
             loop = loops.HostLoop(actor, view, memory, self._counters())
-            finished = _play(loop, num_episodes)
-            metrics = self._evaluate_metrics(actor, memory, view, config)
+            hooks = () if metrics is None else metrics.hooks
+            with self._told(hooks, env) as context:
+                results = _statistics(_play(loop, num_episodes, context, hooks))
+                if metrics is not None and memory.can_sample():
+                    results |= metrics(self._batch(actor, memory))
+                context.metrics = results
         finally:
             if view is not env:  # one that the user made with pgest.make stays open
                 view.close()
-        return {**_statistics(finished), **metrics}
+        return results
 
     def build(self, env: Any, config: update_config.UpdateConfig) -> None:
         """Traces what an evaluation on `env` needs, and plays nothing."""
@@ -91,7 +99,8 @@ class Evaluator:
             )
         actor = self._actors[size]
         reset = np.ones([size], np.bool_)
-        return actor(observations, 0, policy_state=actor.initial_state(), reset=reset)
+        with self._told(self._model.prediction_hooks, env):
+            return actor(observations, 0, policy_state=actor.initial_state(), reset=reset)
 
     def remember_spaces(self, view: environment_view.EnvironmentView) -> None:
         """Keeps the spaces, for `act`."""
@@ -116,22 +125,36 @@ class Evaluator:
         own.timestep = self._model.counters.timestep
         return own
 
-    def _evaluate_metrics(
-        self,
-        actor: acting.Actor,
-        memory: memory_lib.BatchMemory,
-        view: environment_view.EnvironmentView,
-        config: update_config.UpdateConfig,
-    ) -> dict[str, float]:
-        metrics = self._metrics_for(training.batch_signature(actor, memory, view), actor, config)
-        if metrics is None or not memory.can_sample():
-            return {}
+    @contextlib.contextmanager
+    def _told(self, hooks: Sequence[monitor.BaseMonitor], env: Any) -> Iterator[monitor.RunContext]:
+        """Begins and ends the hooks that model_fn gave for an evaluation or a prediction."""
+        defaults.check_hooks(hooks)
+        config, counters = self._model.config, self._model.counters
+        model_dir = None if config.model_dir is None else os.fspath(config.model_dir)
+        context = monitor.RunContext(model_dir=model_dir, config=config, environment=env)
+        context.step, context.timestep = counters.step, counters.timestep
+        context.episode = counters.episode
+        begun: list[monitor.BaseMonitor] = []
+        try:
+            for hook in hooks:
+                begun.append(hook)
+                hook.begin(context)
+            yield context
+        except BaseException as error:
+            context.error = error
+            raise
+        finally:
+            for hook in begun:
+                hook.end(context)
+
+    def _batch(self, actor: acting.Actor, memory: memory_lib.BatchMemory) -> dict[str, Any]:
+        """The evaluation's episodes, end to end in one column."""
         batch = tf.nest.map_structure(lambda leaf: leaf[:, None], memory.sample())
         if actor.recurrent:
             batch["policy_state"] = tf.nest.map_structure(
                 lambda leaf: tf.zeros([1, *leaf.shape[1:]], leaf.dtype), actor.state_spec
             )
-        return metrics(batch)
+        return batch
 
     def _metrics_for(
         self, signature: dict[str, Any], actor: acting.Actor, config: update_config.UpdateConfig
@@ -146,7 +169,7 @@ class Evaluator:
 
 
 class _EvaluationMetrics:
-    """Loss and `eval_metric_ops` of an EVAL trace."""
+    """Loss and `eval_metric_ops` of an EVAL trace, and its hooks."""
 
     def __init__(
         self,
@@ -162,6 +185,7 @@ class _EvaluationMetrics:
         features, labels = (tf.nest.map_structure(_spec_of, part) for part in (features, labels))
         self._pruned = probing.trace(model, features, labels, Modes.EVAL)
         spec = self._pruned.spec
+        self.hooks = tuple(spec.evaluation_hooks)
         self._names = ["loss", *spec.eval_metric_ops]
         with self._pruned.wrapped.graph.as_default():
             updates = [op for value in spec.eval_metric_ops.values() for op in _updates(value)]
@@ -236,7 +260,12 @@ def _result(value: Any) -> tf.Tensor:
     return tf.identity(value[1])
 
 
-def _play(loop: loops.HostLoop, num_episodes: int) -> list[episodes.EpisodeStatistics]:
+def _play(
+    loop: loops.HostLoop,
+    num_episodes: int,
+    context: monitor.RunContext,
+    hooks: Sequence[monitor.BaseMonitor],
+) -> list[episodes.EpisodeStatistics]:
     """Plays episodes, the same share in every environment: else short ones would be favoured."""
     num_envs = loop.view.num_envs
     shares = [(num_episodes + num_envs - 1 - index) // num_envs for index in range(num_envs)]
@@ -246,6 +275,10 @@ def _play(loop: loops.HostLoop, num_episodes: int) -> list[episodes.EpisodeStati
         if shares[statistics.env_index] > 0:
             shares[statistics.env_index] -= 1
             finished.append(statistics)
+            context.episodes = (statistics,)
+            for hook in hooks:
+                hook.after_episode(context)
+            context.episodes = ()
 
     loop.collect(lambda: not any(shares), ended)
     return finished

@@ -49,8 +49,9 @@ class EstimatorSpec:
       export_outputs: further serving signatures, each a tensor or a dict of tensors.
       training_chief_hooks: monitors for the chief's training alone.
       training_hooks: monitors for training.
-      evaluation_hooks: monitors for evaluation.
-      prediction_hooks: monitors for prediction.
+      evaluation_hooks: monitors of EVAL, for each `evaluate`: begin, after_episode and end, where
+        `context.metrics` are the results.
+      prediction_hooks: monitors of PREDICT, for each `predict`: begin and end.
       extra_ops: ops or tensors to run with each `train_op`.
       distribution: the distribution over actions (TensorFlow Probability), batch first.
       policy_state: a recurrent model's next state, a nest of tensors `[B, ...]`.

@@ -216,16 +216,17 @@ def test_only_environments_that_the_agent_made_are_closed():
 
 
 def test_two_runs_of_one_seed_end_in_bit_equal_weights():
-    runs = [
-        models.weights(
-            make_agent(seed=3, jit_compile="auto").train(gymnasium.make("CartPole-v1"), steps=4)
-        )
-        for _ in range(2)
-    ]
-    other = models.weights(make_agent(seed=4).train(gymnasium.make("CartPole-v1"), steps=4))
-    for name, value in runs[0].items():
-        np.testing.assert_array_equal(runs[1][name], value, err_msg=name)
-    assert any(not np.array_equal(other[name], value) for name, value in runs[0].items())
+    """Compiled, with minibatches, in environments that take their seeds from the agent."""
+
+    def end_of(seed):
+        shuffled = {"epochs": 2, "minibatch_size": 24}
+        agent = make_agent(seed=seed, jit_compile="auto", optimizer_params=shuffled)
+        return models.weights(agent.train(gymnasium.make("CartPole-v1"), steps=9))
+
+    first, second, other = end_of(3), end_of(3), end_of(4)
+    for name, value in first.items():
+        np.testing.assert_array_equal(second[name], value, err_msg=name)
+    assert any(not np.array_equal(other[name], value) for name, value in first.items())
 
 
 def test_a_second_process_goes_on_as_if_nothing_had_happened(tmp_path):
@@ -372,6 +373,23 @@ def test_recurrent_models_train_on_episodes_and_on_rollouts():
     rollouts = make_agent(models.recurrent, pgest.RolloutMemory(horizon=8))
     rollouts.train(pgest.make("CartPole-v1", num_envs=2), steps=3)
     assert rollouts.global_timestep == 3 * 8 * 2
+
+
+def test_an_action_of_several_distributions_is_refused():
+    """Its log_prob [B, 1] times advantages [B] would be [B, B], and nothing would be learnt."""
+
+    def model_fn(features, labels, mode):
+        loc = tf_keras.layers.Dense(1)(features["state"])
+        distribution = tfp.distributions.Normal(loc, 1.0)
+        return pgest.EstimatorSpec(mode, distribution=distribution)
+
+    with pytest.raises(ValueError, match=r"shape \(1, 1\).*reinterpreted_batch_ndims=1"):
+        make_agent(model_fn).train("Pendulum-v1", steps=1)
+
+
+def test_params_are_a_dict():
+    with pytest.raises(TypeError, match="params is list; expected a dict"):
+        make_agent(params=[1])
 
 
 def test_continuous_actions():

@@ -1,5 +1,6 @@
 """Evaluating and predicting with the greedy policy."""
 
+import dataclasses
 import glob
 import os
 
@@ -105,6 +106,50 @@ def test_predict_yields_a_row_an_observation():
     assert len(rows) == 3
     assert rows[0]["value"].shape == ()
     assert {int(row["action"]) for row in rows} <= {0, 1}
+
+
+class Moments(pgest.BaseMonitor):
+    """Writes down when it was called, and what it saw."""
+
+    def __init__(self):
+        self.called = []
+
+    def begin(self, context):
+        self.called.append("begin")
+
+    def before_run(self, context):
+        self.called.append("before_run")
+
+    def after_run(self, context):
+        self.called.append("after_run")
+
+    def after_episode(self, context):
+        self.called.append(("after_episode", context.episodes[0].total))
+
+    def end(self, context):
+        self.called.append(("end", context.step, context.metrics.get("return_mean")))
+
+
+def test_hooks_of_the_specs_of_eval_and_predict():
+    evaluation, prediction = Moments(), Moments()
+
+    def model_fn(features, labels, mode, params):
+        spec = models.policy_gradient(features, labels, mode, params)
+        return dataclasses.replace(
+            spec, evaluation_hooks=[evaluation], prediction_hooks=[prediction]
+        )
+
+    agent = make_agent(model_fn)
+    agent.train("CartPole-v1", steps=1)
+    assert not evaluation.called and not prediction.called, "they are not of training"
+    results = agent.evaluate("CartPole-v1", episodes=2)
+    begin, first, second, end = evaluation.called
+    assert begin == "begin" and end == ("end", 1, results["return_mean"])
+    assert [first[0], second[0]] == ["after_episode"] * 2
+    assert (first[1] + second[1]) / 2 == results["return_mean"]
+    assert not prediction.called
+    list(agent.predict(np.zeros([1, 4], np.float32)))
+    assert prediction.called == ["begin", ("end", 1, None)]
 
 
 def test_predict_needs_to_know_the_spaces():

@@ -46,17 +46,7 @@ def default_hooks(
       ['NanTensorHook', 'CheckpointSaverHook', 'SummarySaverHook', 'StepCounterHook',
        'LoggingTensorHook']
     """
-    if isinstance(given, monitor.BaseMonitor):
-        name = type(given).__name__
-        raise TypeError(f"hooks is a {name}; expected a list of hooks: hooks=[{name}(...)].")
-    passed: Sequence[object] = given
-    for hook in passed:
-        if not isinstance(hook, monitor.BaseMonitor):
-            hint = " Pass an instance, not the class." if isinstance(hook, type) else ""
-            raise TypeError(
-                f"hooks takes BaseMonitor instances; got {hook!r} of type "
-                f"{type(hook).__name__}.{hint}"
-            )
+    check_hooks(given)
     defaults: list[monitor.BaseMonitor] = [
         nan.NanTensorHook(),
         checkpointing.CheckpointSaverHook(_checkpoint_clock(config)),
@@ -72,6 +62,21 @@ def default_hooks(
         if not any(isinstance(hook, type(default)) for hook in given)
     ]
     return sorted([*given, *wanted], key=_place)
+
+
+def check_hooks(given: Sequence[monitor.BaseMonitor]) -> None:
+    """Raises `TypeError` unless `given` is several hooks."""
+    if isinstance(given, monitor.BaseMonitor):
+        name = type(given).__name__
+        raise TypeError(f"hooks is a {name}; expected a list of hooks: hooks=[{name}(...)].")
+    passed: Sequence[object] = given
+    for hook in passed:
+        if not isinstance(hook, monitor.BaseMonitor):
+            hint = " Pass an instance, not the class." if isinstance(hook, type) else ""
+            raise TypeError(
+                f"hooks takes BaseMonitor instances; got {hook!r} of type "
+                f"{type(hook).__name__}.{hint}"
+            )
 
 
 def _place(hook: monitor.BaseMonitor) -> int:

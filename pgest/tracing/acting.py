@@ -229,7 +229,7 @@ class Actor:
             # Of greedy actions too: losses of EVAL read it. And of a copy: TensorFlow Probability
             # remembers what a sample was made of; TRAIN, which gets it alone, rounds otherwise.
             copied = tf.nest.map_structure(tf.identity, action)
-            predictions.setdefault("log_prob", distribution.log_prob(copied))
+            predictions.setdefault("log_prob", _checked_log_prob(distribution.log_prob(copied)))
         environment_action = actions.environment_action(self._action_space, action)
         leaves = zip(tf.nest.flatten(action), tf.nest.flatten(environment_action), strict=True)
         if all(left is right for left, right in leaves):
@@ -263,6 +263,18 @@ class Actor:
                         f"predictions[{name!r}] has shape {leaf.shape}; expected the batch of "
                         f"{self.num_envs} first: one row an environment."
                     )
+
+
+def _checked_log_prob(log_prob: tf.Tensor) -> tf.Tensor:
+    """One number an environment; more would be broadcast against advantages, without a word."""
+    if log_prob.shape.rank not in (1, None):
+        raise ValueError(
+            f"log_prob of an action has shape {log_prob.shape}; expected one number an "
+            f"environment, {log_prob.shape[:1]}: make the action's parts one event with tfd.Independent("
+            f"distribution, reinterpreted_batch_ndims={log_prob.shape.rank - 1}), or use "
+            "tfd.MultivariateNormalDiag."
+        )
+    return log_prob
 
 
 def sampling_seed(seed: int, timestep: tf.Tensor) -> tf.Tensor:

@@ -43,6 +43,7 @@ class Model:
         self.environment: dict[str, tf.Variable] = {}
         self.traces: dict[Modes, int] = dict.fromkeys(Modes, 0)
         self.export_outputs: tuple[str, ...] = ()
+        self.prediction_hooks: tuple[Any, ...] = ()
         self.used: dict[Modes, tuple[str, ...]] = {}
         self._context = {"params": dict(params), "config": config, "model_dir": config.model_dir}
 
@@ -69,6 +70,7 @@ class Model:
         self.used[mode] = tuple(build.requested)
         if mode is Modes.PREDICT:
             self.export_outputs = tuple(spec.export_outputs)
+            self.prediction_hooks = tuple(spec.prediction_hooks)
         return spec, build
 
     def saved_variables(self) -> dict[str, tf.Variable]:
