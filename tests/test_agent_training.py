@@ -1,5 +1,6 @@
 """What `train` promises: exact limits, counters, continuing, determinism."""
 
+import dataclasses
 import os
 import signal
 
@@ -156,6 +157,89 @@ def test_ctrl_c_that_comes_back_from_an_environment_ends_the_run_in_order(tmp_pa
     assert agent.train(InterruptedWorker(gymnasium.make("CartPole-v1")), hooks=[hook]) is agent
     assert hook.ended is None and agent.global_timestep == 99
     assert make_agent(model_dir=tmp_path).global_timestep == 99
+
+
+def clocked(features, labels, mode, params):
+    """Predicts global_timestep while acting, and reports all counters while training."""
+    spec = models.policy_gradient(features, labels, mode, params)
+    now = tf.cast(pgest.get_global_timestep(), tf.float32)
+    if mode == pgest.Modes.PREDICT:
+        clock = tf.zeros(tf.shape(features["state"])[:1]) + now
+        return dataclasses.replace(spec, predictions={"clock": clock})
+    metrics = {
+        "timestep": now,
+        "episode": pgest.get_global_episode(),
+        "step": pgest.get_global_step(),
+        "first": tf.reduce_min(labels["clock"]),
+        "last": tf.reduce_max(labels["clock"]),
+        "count": tf.size(labels["clock"]),
+    }
+    return dataclasses.replace(spec, metrics=metrics)
+
+
+class CountersOfUpdates(pgest.BaseMonitor):
+    """Notes each update's metrics beside the counters."""
+
+    def begin(self, context):
+        self.seen = []
+
+    def after_run(self, context):
+        counters = (context.step, context.timestep, context.episode)
+        self.seen.append((counters, dict(context.metrics)))
+
+
+@pytest.mark.parametrize("jit_compile", [False, "auto"])
+def test_the_counters_inside_model_fn_are_those_of_the_moment(jit_compile):
+    hook = CountersOfUpdates()
+    make_agent(clocked, jit_compile=jit_compile).train("CartPole-v1", steps=3, hooks=[hook])
+    before = 0
+    for (step, timestep, episode), metrics in hook.seen:
+        assert metrics["timestep"] == timestep and metrics["episode"] == episode
+        assert metrics["step"] in (step - 1, step), "read before or after the train_op"
+        assert (metrics["first"], metrics["last"]) == (before, timestep - 1), "annealed exploration"
+        assert metrics["count"] == timestep - before
+        before = timestep
+    assert len(hook.seen) == 3
+
+
+class Order(pgest.BaseMonitor):
+    """Writes down its moments with the counters at each."""
+
+    def __init__(self):
+        self.called = []
+
+    def note(self, moment, context):
+        self.called.append((moment, context.step, context.timestep, context.episode))
+
+    def begin(self, context):
+        self.note("begin", context)
+
+    def before_run(self, context):
+        self.note("before_run", context)
+
+    def after_run(self, context):
+        self.note("after_run", context)
+
+    def after_episode(self, context):
+        self.note("after_episode", context)
+
+    def end(self, context):
+        self.note("end", context)
+
+
+@pytest.mark.parametrize("num_envs", [1, 2])
+def test_acting_runs_no_hook_but_after_episode(num_envs):
+    hook, agent = Order(), make_agent()
+    agent.train(pgest.make("CartPole-v1", num_envs=num_envs), steps=2, hooks=[hook])
+    moments = [moment for moment, *_ in hook.called]
+    assert moments.count("before_run") == moments.count("after_run") == 2
+    assert moments.count("after_episode") == agent.global_episode
+    assert (moments[0], moments[-1]) == ("begin", "end")
+    for (moment, step, *counts), (after, following, *later) in zip(
+        hook.called, hook.called[1:], strict=False
+    ):
+        if moment == "before_run":
+            assert (after, following, later) == ("after_run", step + 1, counts)
 
 
 def test_an_unfinished_batch_and_episode_go_on_with_the_same_environment():

@@ -268,10 +268,11 @@ class Actor:
 def _checked_log_prob(log_prob: tf.Tensor) -> tf.Tensor:
     """One number an environment; more would be broadcast against advantages, without a word."""
     if log_prob.shape.rank not in (1, None):
+        ndims = log_prob.shape.rank - 1
         raise ValueError(
             f"log_prob of an action has shape {log_prob.shape}; expected one number an "
-            f"environment, {log_prob.shape[:1]}: make the action's parts one event with tfd.Independent("
-            f"distribution, reinterpreted_batch_ndims={log_prob.shape.rank - 1}), or use "
+            f"environment, {log_prob.shape[:1]}: make the action's parts one event, with "
+            f"tfd.Independent(distribution, reinterpreted_batch_ndims={ndims}) or "
             "tfd.MultivariateNormalDiag."
         )
     return log_prob
