@@ -48,7 +48,7 @@ from pgest.py_policies import PyPolicy, RandomPyPolicy
 from pgest.run_config import RunConfig
 from pgest.saved_policies.async_policy_saver import AsyncPolicySaver
 from pgest.saved_policies.eager_policy import SavedModelPyTFEagerPolicy
-from pgest.saved_policies.loader import load_policy
+from pgest.saved_policies.loader import load_policy, materialize_saved_model, saved_steps
 from pgest.saved_policies.policy_saver import PolicySaver
 from pgest.saved_policies.policy_saver_hook import PolicySaverHook
 from pgest.saved_policies.triggers import IntervalTrigger, PolicySavedModelTrigger
@@ -62,6 +62,7 @@ from pgest.time_steps import (
     restart,
     termination,
     time_step_from_observation,
+    time_step_spec,
     transition,
     truncation,
 )
@@ -138,17 +139,20 @@ __all__ = [
     "load_policy",
     "losses",
     "make",
+    "materialize_saved_model",
     "minimize",
     "models",
     "networks",
     "normalization",
     "restart",
     "returns",
+    "saved_steps",
     "schedules",
     "scope",
     "specs",
     "termination",
     "time_step_from_observation",
+    "time_step_spec",
     "transition",
     "truncation",
 ]

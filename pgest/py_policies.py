@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pgest import nests, policy_contracts, spec_sampling, specs, time_steps
+from pgest import nests, policy_contracts, seeds, spec_sampling, specs, time_steps
 from pgest.policy_contracts import Splitter
 from pgest.time_steps import PolicyStep, TimeStep, Trajectory
 
@@ -64,27 +64,28 @@ class PyPolicy:
         )
 
     def action(
-        self, time_step: TimeStep, policy_state: nests.Nest = (), seed: int | None = None
+        self, time_step: TimeStep, policy_state: nests.Nest = (), seed: seeds.Seed | None = None
     ) -> PolicyStep:
         """The next action.
 
         Args:
           time_step: `TimeStep` of arrays.
           policy_state: nest of arrays, from `get_initial_state` or the last `PolicyStep`.
-          seed: None, or an int for the same action every time.
+          seed: None, or an int or two int32 numbers for the same action every time; `_action`
+            gets a non-negative int of 64 bits in either case.
 
         Returns:
           `PolicyStep` of the action, the state for the next call, and info.
 
         Raises:
           RuntimeError: the subclass did not call `super().__init__`.
-          TypeError: a seed for a policy whose `_action` takes none.
+          TypeError: a seed for a policy whose `_action` takes none, or something else than a seed.
         """
         self._promised  # noqa: B018 - raises where super().__init__ was skipped
         if seed is None:
             return self._action(time_step, policy_state)
         self.require_seed()
-        return self._action(time_step, policy_state, seed=seed)
+        return self._action(time_step, policy_state, seed=seeds.as_int(seed))
 
     def get_initial_state(self, batch_size: int | None = None) -> nests.Nest:
         """The state to start from: nest like `policy_state_spec`.

@@ -4,15 +4,20 @@ Sampling with a seed is a function of the seed; sampling without one draws a fre
 inside the graph, so a traced or saved function never repeats itself by accident.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from pgest import nests
 
 _INT32 = 2**32
 _INT64 = 2**64
+
+# An int of at most 64 bits, or two int32 numbers.
+Seed: TypeAlias = int | Sequence[int] | npt.NDArray[np.integer] | tf.Tensor
 
 
 def fresh_seed() -> tf.Tensor:
@@ -68,13 +73,21 @@ def as_seed(seed: Any) -> tf.Tensor:
     return tf.convert_to_tensor(pair, tf.int32)
 
 
-def as_int(seed: np.ndarray) -> int:
-    """The non-negative 64-bit int of a stateless seed: what `as_seed` made the two numbers of.
+def as_int(seed: Seed) -> int:
+    """The non-negative 64-bit int that stands for the same seed, for generators of numpy.
 
-    >>> as_int(np.array([7, 0], np.int32))
-    7
+    Args:
+      seed: an int, or two int32 numbers, as for `as_seed`.
+
+    Raises:
+      TypeError: for anything else.
+
+    >>> as_int(np.array([7, 0], np.int32)), as_int(7)
+    (7, 7)
     """
-    low, high = (int(number) % _INT32 for number in seed)
+    if type(seed) is int and 0 <= seed < _INT64:
+        return seed
+    low, high = (int(number) % _INT32 for number in as_seed(seed).numpy())
     return low + high * _INT32
 
 

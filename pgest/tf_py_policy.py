@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from pgest import nests, seeds, spec_checks, specs
+from pgest import nests, spec_checks, specs
 from pgest.py_policies import PyPolicy
 from pgest.tf_policies import TFPolicy
 from pgest.time_steps import PolicyStep, TimeStep
@@ -111,7 +111,7 @@ class TFPyPolicy(TFPolicy):
     def _act(self, inputs: nests.Nest) -> PolicyStep:
         """The Python side of `_action`: arrays in, arrays out."""
         time_step, policy_state, seed = inputs
-        arguments = {"seed": seeds.as_int(seed[0])} if seed else {}
+        arguments = {"seed": seed[0]} if seed else {}
         outer_dims = np.shape(time_step.step_type)
         if not self._py_policy_is_batched:
             time_step, policy_state = nests.unbatch_nest((time_step, policy_state))

@@ -76,3 +76,17 @@ def test_a_random_python_policy_respects_masks():
     assert single.shape == () and single == 6
     wrapped = tf_py_policy.TFPyPolicy(policy, py_policy_is_batched=True)
     assert set(wrapped.action(time_steps.restart({"x": x}, 400)).action.numpy()[1::2]) == {6}
+
+
+@pytest.mark.parametrize("seed", [7, np.int32(7), [7, 0], np.array([7, 0], np.int32)])
+def test_a_seed_is_an_int_or_two_numbers(seed):
+    class Echo(py_policies.PyPolicy):
+        def _action(self, time_step, policy_state, seed=None):
+            return PolicyStep(seed)
+
+    policy = Echo(TIME_STEP, ACTION)
+    given = policy.action(restart(), seed=seed).action
+    assert given == 7 and type(given) is int
+    assert policy.action(restart(), seed=-1).action == 2**64 - 1
+    with pytest.raises(TypeError, match=r"seed: got 'x', expected None, an int, or int32"):
+        policy.action(restart(), seed="x")

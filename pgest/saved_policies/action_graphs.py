@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pgest import nests, seeds, spec_checks, specs
+from pgest import nests, spec_checks, specs
 from pgest.saved_policies import called_graphs
 from pgest.time_steps import PolicyStep, TimeStep
 
@@ -204,11 +204,9 @@ def _packer(spec: nests.Nest) -> Callable[[list[Any]], nests.Nest]:
     return lambda leaves: tf.nest.pack_sequence_as(spec, leaves)
 
 
-def _as_pair(seed: Any) -> np.ndarray:
-    """The seed as int32 [2]; what `seeds.as_seed` makes of an int, without a tensor."""
-    if type(seed) is int and 0 <= seed < 2**63:
-        return np.array([seed % 2**32, seed >> 32], np.uint32).view(np.int32)
-    return seeds.as_seed(seed).numpy()
+def _as_pair(seed: int) -> np.ndarray:
+    """The seed as int32 [2]: what `seeds.as_seed` makes of a non-negative int, without a tensor."""
+    return np.array([seed % 2**32, seed >> 32], np.uint32).view(np.int32)
 
 
 def _checked_trace(

@@ -8,12 +8,11 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any
 
 import tensorflow as tf
 
-from pgest.saved_policies import policy_saver
+from pgest.saved_policies import closing, policy_saver
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -28,7 +27,7 @@ class _Request:
     write: Callable[[], None]
 
 
-class AsyncPolicySaver:
+class AsyncPolicySaver(closing.Closing):
     """Writes in a thread what a `PolicySaver` would write in the caller's.
 
     The values are taken when `save` or `save_checkpoint` is called, all at once, so a file holds
@@ -140,24 +139,6 @@ class AsyncPolicySaver:
         self._end_thread(timeout=None)
         with self._changed:
             self._raise_error()
-
-    def __enter__(self) -> AsyncPolicySaver:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if error is None:
-            self.close()
-            return
-        try:
-            self.close()
-        except Exception:
-            # The error that is under way matters more.
-            _LOGGER.exception("Saving a policy failed.")
 
     def __getattr__(self, name: str) -> Any:
         # Copying and unpickling ask for attributes before there is a saver.

@@ -185,7 +185,7 @@ class SavedModelPyTFEagerPolicy(PyPolicy):
         return Player(self, seed)
 
     def _action(
-        self, time_step: TimeStep, policy_state: nests.Nest, seed: Any = None
+        self, time_step: TimeStep, policy_state: nests.Nest, seed: int | None = None
     ) -> PolicyStep:
         graph = self._graphs.get(seed is not None)
         if graph is None:

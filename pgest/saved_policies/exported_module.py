@@ -47,6 +47,8 @@ def make(
     module.train_step = train_step
     # A copy: what is assigned to a module becomes a wrapper, which a function cannot return.
     module.metadata = dict(metadata)
+    if functions.tables:
+        module.lookup_tables = list(functions.tables)
     return module
 
 

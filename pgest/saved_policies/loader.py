@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 
-import numpy as np
 import tensorflow as tf
 
 from pgest.saved_policies import directories, eager_policy, policy_saver_hook, snapshots, triggers
@@ -71,6 +70,12 @@ def materialize_saved_model(
     Raises:
       ValueError: `output` exists.
       FileNotFoundError: there is no export or no checkpoint.
+
+    Example:
+
+        base = "runs/cartpole/policies"
+        checkpoint = f"{base}/checkpoints/policy_checkpoint_0000000100"
+        materialize_saved_model(f"{base}/greedy_policy", checkpoint, "policy_of_step_100")
     """
     source, values = os.fspath(saved_model), os.path.join(os.fspath(checkpoint), "variables")
     if os.path.exists(output):
@@ -153,11 +158,23 @@ def _update_to_newest(policy: eager_policy.SavedModelPyTFEagerPolicy, checkpoint
 
 
 def saved_steps(directory: eager_policy.Path) -> list[int]:
-    """The steps of the checkpoints that `load_policy` can open, oldest first."""
+    """The steps of the checkpoints that `load_policy` can open, oldest first.
+
+    Args:
+      directory: as for `load_policy`.
+
+    Returns:
+      Ints; [] where there is no checkpoint.
+
+    Example:
+
+        for step in saved_steps("runs/cartpole"):
+            policy = load_policy("runs/cartpole", step)
+    """
     base = os.fspath(directory)
     nested = os.path.join(base, policy_saver_hook.DIRECTORY)
     for path in (base, nested, os.path.dirname(os.path.abspath(base))):
         found = directories.checkpoint_steps(os.path.join(path, directories.CHECKPOINTS))
         if found:
-            return [int(step) for step in np.asarray(list(found))]
+            return list(found)
     return []

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from pgest import nests, spec_checks, specs
 from pgest.distributions import portable
-from pgest.saved_policies import loadable_distributions
+from pgest.saved_policies import loadable_distributions, lookup_tables
 from pgest.tf_policies import TFPolicy
 from pgest.time_steps import PolicyStep
 
@@ -51,6 +51,7 @@ class PolicyFunctions:
       action, distribution, get_initial_state: traced `tf.function`s.
       input_specs: positional arguments of `action`, with batch axis.
       takes_seed: whether `action` has a trace with a `seed`.
+      tables: the lookup tables that they read.
     """
 
     def __init__(
@@ -78,8 +79,16 @@ class PolicyFunctions:
             # them from ops that would freeze them.
             tf.function(self._step, autograph=False).get_concrete_function(self.input_specs, None)
         self.action, self.concrete_action = self._trace_action()
-        self.distribution = self._trace_distribution()
+        self.distribution, concrete_distribution = self._trace_distribution()
         self.get_initial_state = self._trace_initial_state()
+        self.tables = lookup_tables.tables_of(
+            (self.concrete_action, concrete_distribution), policy.name
+        )
+
+    def architecture(self) -> str:
+        """A fingerprint of what `action` computes; the weights do not count."""
+        parts = [digest(self.concrete_action), *map(lookup_tables.digest, self.tables)]
+        return parts[0] if len(parts) == 1 else hashlib.sha256("".join(parts).encode()).hexdigest()
 
     def variables(self) -> list[tf.Variable]:
         """The policy's variables, then those that only its traces know."""
@@ -144,7 +153,7 @@ class PolicyFunctions:
             )
         return action, concrete
 
-    def _trace_distribution(self) -> Any:
+    def _trace_distribution(self) -> tuple[Any, Any]:
         def distribute(inputs: tuple) -> PolicyStep:
             time_step, policy_state = self._time_step_and_state(inputs)
             step = self._policy.distribution(time_step, policy_state)
@@ -155,7 +164,7 @@ class PolicyFunctions:
 
         function = self._distribution_function(distribute)
         try:
-            function.get_concrete_function(*self.input_specs)
+            concrete = function.get_concrete_function(*self.input_specs)
         except (NotImplementedError, TypeError) as error:
             message = f"{self._policy.name} cannot export its distribution: {error}"
             _LOGGER.warning(message)
@@ -166,8 +175,8 @@ class PolicyFunctions:
                     return tf.nest.map_structure(tf.identity, inputs)
 
             function = self._distribution_function(refuse)
-            function.get_concrete_function(*self.input_specs)
-        return function
+            concrete = function.get_concrete_function(*self.input_specs)
+        return function, concrete
 
     def _distribution_function(self, function: Callable[[tuple], Any]) -> Any:
         if self._input_fn is None:

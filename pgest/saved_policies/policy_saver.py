@@ -160,7 +160,7 @@ class PolicySaver:
     def architecture(self) -> str:
         """A fingerprint of what the policy computes; the weights do not count."""
         if self._architecture is None:
-            self._architecture = policy_functions.digest(self._functions.concrete_action)
+            self._architecture = self._functions.architecture()
         return self._architecture
 
     def get_train_step(self) -> np.ndarray:

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import tensorflow as tf
 from pgest import policies
 from pgest.saved_policies import (
     async_policy_saver,
+    closing,
     directories,
     policy_functions,
     policy_saver,
@@ -84,7 +84,7 @@ class IntervalTrigger:
         self._start = self._last = start
 
 
-class PolicySavedModelTrigger(IntervalTrigger):
+class PolicySavedModelTrigger(IntervalTrigger, closing.Closing):
     """Exports the policies of an agent, and checkpoints that update the exports.
 
     At construction it writes SavedModels to `saved_model_dir/greedy_policy`, `/collect_policy`
@@ -214,24 +214,6 @@ class PolicySavedModelTrigger(IntervalTrigger):
         """Waits until everything is written; raises what failed."""
         if self._thread is not None:
             self._thread.flush()
-
-    def __enter__(self) -> PolicySavedModelTrigger:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if error is None:
-            self.close()
-            return
-        try:
-            self.close()
-        except Exception:
-            # The error that is under way matters more.
-            _LOGGER.exception("The last save of the policies failed.")
 
     def _share_variables(self) -> None:
         """One order of variables for all exports, so that one checkpoint updates any of them."""
