@@ -10,7 +10,7 @@ import gymnasium
 
 from pgest import model_fn as model_fn_lib
 from pgest import run_config
-from pgest.saved_policies import policy_saver, portable_signatures
+from pgest.saved_policies import directories, policy_saver, portable_signatures
 from pgest.tf_policies import TFPolicy
 from pgest.tracing import acting, model_policy
 from pgest.tracing import model as model_lib
@@ -50,12 +50,13 @@ def export_saved_model(model: model_lib.Model, policy: model_policy.ModelPolicy,
 
     The directory appears when it is complete, as Estimator's exports do.
     """
-    run_config.check_readable("export_dir_base", os.fspath(base))
+    base = directories.local(base)
+    run_config.check_readable("export_dir_base", base)
     os.makedirs(base, exist_ok=True)
     stamp = int(time.time())
     while os.path.exists(os.path.join(base, str(stamp))):
         stamp += 1
-    path = os.path.join(os.fspath(base), str(stamp))
+    path = os.path.join(base, str(stamp))
     saver = policy_saver.PolicySaver(
         policy, portable=True, train_step=model.counters.variables["global_step"]
     )

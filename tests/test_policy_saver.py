@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import types
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from pgest import policies, py_policies, specs, tf_py_policy, time_steps
-from pgest.saved_policies import directories, loader, policy_saver, specs_proto
+from pgest.saved_policies import directories, loader, policy_saver, specs_proto, triggers
 from pgest.time_steps import PolicyStep
 
 tfd = tfp.distributions
@@ -117,6 +118,27 @@ def test_a_file_in_the_way_is_an_error(tmp_path):
         with pytest.raises(tf.errors.FailedPreconditionError, match="is a file"):
             save(tmp_path / "policy")
     assert os.listdir(tmp_path) == ["policy"]
+
+
+def test_an_address_of_a_remote_file_system_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    policy, address = models.DiscretePolicy(), "gs://bucket/policy"
+    saver = policy_saver.PolicySaver(policy)
+    saver.save("policy")
+    loaded = loader.load_policy("policy")
+    agent = types.SimpleNamespace(policy=policy, collect_policy=policy)
+    for use in (
+        saver.save,
+        saver.save_checkpoint,
+        loader.load_policy,
+        loaded.update_from_checkpoint,
+        lambda path: loader.materialize_saved_model("policy", path, "whole"),
+        lambda path: loader.materialize_saved_model("policy", "policy", path),
+        lambda path: triggers.PolicySavedModelTrigger(path, agent, tf.Variable(0), 1),
+    ):
+        with pytest.raises(ValueError, match="'gs://bucket/policy' is an address of a remote"):
+            use(address)
+    assert os.listdir() == ["policy"]
 
 
 def test_options_reach_tensorflow(tmp_path):

@@ -42,6 +42,24 @@ _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
 
 
+def local(path: str | os.PathLike[str]) -> str:
+    """The path as a str; an address of a remote file system is refused.
+
+    Raises:
+      ValueError: it is one, such as "gs://…": nothing appears there complete or not at all.
+
+    >>> local("runs/policy")
+    'runs/policy'
+    """
+    found = os.fspath(path)
+    if "://" in found:
+        raise ValueError(
+            f"{found!r} is an address of a remote file system, which cannot rename a directory in "
+            "one operation; use a local or mounted directory, and copy what is complete."
+        )
+    return found
+
+
 def checkpoint_name(step: int) -> str:
     """The name of the checkpoint of a step.
 
@@ -86,9 +104,10 @@ def appearing(directory: str | os.PathLike[str]) -> Iterator[str]:
 
     Raises:
       tf.errors.FailedPreconditionError: the path is a file.
+      ValueError: it is not of a local file system.
       OSError: the file system refuses; a full disk and missing permissions among it.
     """
-    final = os.path.abspath(os.fspath(directory))
+    final = os.path.abspath(local(directory))
     if os.path.exists(final) and not os.path.isdir(final):
         raise tf.errors.FailedPreconditionError(
             None, None, f"export_dir {final!r} is a file; give a directory to write into."

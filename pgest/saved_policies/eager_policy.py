@@ -45,7 +45,8 @@ class SavedModelPyTFEagerPolicy(PyPolicy):
       batch_time_steps: whether time steps come without a batch axis; see above.
 
     Raises:
-      ValueError: specs are missing, or do not describe what the SavedModel takes.
+      ValueError: specs are missing, or do not describe what the SavedModel takes; or the path is
+        an address of a remote file system.
       OSError: there is no SavedModel, or no `policy_specs.pbtxt`.
 
     Example:
@@ -68,7 +69,7 @@ class SavedModelPyTFEagerPolicy(PyPolicy):
         batch_time_steps: bool = True,
     ) -> None:
         del use_tf_function
-        self._model_path = os.fspath(model_path)
+        self._model_path = directories.local(model_path)
         self._batch_time_steps = batch_time_steps
         self._lock = threading.Lock()
         self._step_in_path: int | None = None
@@ -146,7 +147,7 @@ class SavedModelPyTFEagerPolicy(PyPolicy):
           tf.errors.NotFoundError: there is no checkpoint.
           ValueError: it is of another policy.
         """
-        path = os.fspath(checkpoint_path)
+        path = directories.local(checkpoint_path)
         prefix = os.path.join(path, "variables", "variables")
         held = _all_variables(self._policy)
         with self._lock:

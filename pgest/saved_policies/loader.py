@@ -40,7 +40,7 @@ def load_policy(
         policy = load_policy("runs/cartpole/policies")
         action = policy.player()(observation)
     """
-    export, checkpoints = _locate(os.fspath(directory), kind)
+    export, checkpoints = _locate(directories.local(directory), kind)
     policy = eager_policy.SavedModelPyTFEagerPolicy(
         export, load_specs_from_pbtxt=True, batch_time_steps=batch_time_steps
     )
@@ -77,7 +77,8 @@ def materialize_saved_model(
         checkpoint = f"{base}/checkpoints/policy_checkpoint_0000000100"
         materialize_saved_model(f"{base}/greedy_policy", checkpoint, "policy_of_step_100")
     """
-    source, values = os.fspath(saved_model), os.path.join(os.fspath(checkpoint), "variables")
+    source = directories.local(saved_model)
+    values = os.path.join(directories.local(checkpoint), "variables")
     if os.path.exists(output):
         raise ValueError(f"Output path already exists: {os.fspath(output)}")
     for needed in (os.path.join(source, "saved_model.pb"), os.path.join(values, "variables.index")):

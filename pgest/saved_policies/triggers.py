@@ -149,7 +149,7 @@ class PolicySavedModelTrigger(IntervalTrigger, closing.Closing):
         if keep_max is not None and (isinstance(keep_max, bool) or keep_max < 1):
             raise ValueError(f"keep_max: got {keep_max!r}, expected None or an int of 1 or more.")
         super().__init__(interval, self._save_checkpoint, start)
-        self._directory = os.path.abspath(os.fspath(saved_model_dir))
+        self._directory = os.path.abspath(directories.local(saved_model_dir))
         self._agent = agent
         self._train_step = train_step
         self._keep_max = keep_max
