@@ -16,9 +16,13 @@ BUDGETS = {
     "custom_hook.py": ["--max-timesteps", "3000"],
     "vector_environment.py": ["--max-timesteps", "1500", "--num-envs", "3"],
     "continue_training.py": ["--model-dir", "run"],
+    "export_policy.py": ["--max-timesteps", "1024", "--save-steps", "10", "--model-dir", "run"],
+    "python_expert.py": ["--updates", "200"],
 }
-# Needs an export to play with, so it runs in a test of its own.
-AFTER_AN_EXPORT = {"play_saved_policy.py"}
+# Need an export to play with, so they run in tests of their own.
+AFTER_AN_EXPORT = {"play_saved_policy.py", "play_with_numpy.py", "tflite_policy.py"}
+# Their output is looked at.
+ON_THEIR_OWN = {"cartpole.py", "export_policy.py", "python_expert.py"}
 
 
 def run(program: str, *arguments: str, cwd: Path, block: str = "") -> str:
@@ -42,7 +46,7 @@ def test_every_example_is_tested():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("program", sorted(set(BUDGETS) - {"cartpole.py"}))
+@pytest.mark.parametrize("program", sorted(set(BUDGETS) - ON_THEIR_OWN))
 def test_the_example_runs(program, tmp_path):
     assert run(program, *BUDGETS[program], cwd=tmp_path)
 
@@ -63,6 +67,31 @@ def test_continuing_adds_up(tmp_path):
     output = run("continue_training.py", *BUDGETS["continue_training.py"], cwd=tmp_path)
     steps = [int(step) for step in re.findall(r": +step (\d+), timestep", output)]
     assert steps == [4, 4, 7, 1]
+
+
+@pytest.mark.slow
+def test_exports_play_with_numpy_and_as_tflite(tmp_path):
+    output = run("export_policy.py", *BUDGETS["export_policy.py"], cwd=tmp_path)
+    # On a busy machine one save may be left out, never the last.
+    saved = re.search(r"Checkpoints of the steps \[(.+)\]", output)[1].split(", ")
+    assert saved[-1] == "40" and len(saved) <= 3
+    assert (tmp_path / "run" / "policy_of_step_40" / "saved_model.pb").exists()
+
+    output = run("play_with_numpy.py", "run", "--episodes", "1", cwd=tmp_path)
+    steps = re.findall(r"Step +(\d+): mean return \d", output)
+    assert steps == ["0", *saved]
+    assert "'global_step': 40" in output
+
+    output = run("tflite_policy.py", "run/export", "--episodes", "1", cwd=tmp_path, block="pgest")
+    assert "Episode 1: return" in output
+    assert float(output.split("Largest difference: ")[1].split()[0]) <= 1e-6
+
+
+@pytest.mark.slow
+def test_a_network_imitates_a_python_expert_in_a_graph(tmp_path):
+    output = run("python_expert.py", *BUDGETS["python_expert.py"], cwd=tmp_path)
+    # Chance keeps the pole up for about 20 timesteps.
+    assert float(output.split("The imitator's return: ")[1]) > 100
 
 
 @pytest.mark.learning
