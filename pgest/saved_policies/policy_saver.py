@@ -100,6 +100,7 @@ class PolicySaver:
         self._lock = threading.RLock()
         self._graph_file: bytes | None = None
         self._writer = snapshots.CheckpointWriter()
+        self._reader = snapshots.Reader()
         self._registered: list[str] = []
         self._registered_variables: dict[str, tf.Variable] = {}
         self._specs = signature_functions.named_specs(
@@ -273,11 +274,11 @@ class PolicySaver:
         self.write_checkpoint(self.snapshot(), export_dir, options)
 
     def snapshot(self, values: Mapping[int, tf.Variable] | None = None) -> snapshots.Snapshot:
-        """The present values; see `snapshots.take`. `write` and others save them later."""
+        """The present values; see `snapshots.Reader`. `write` and others save them later."""
         own = {id(variable) for variable in self._variables}
         # What is among the model's variables is found there.
         further = {name: v for name, v in self._registered_variables.items() if id(v) not in own}
-        return snapshots.take(
+        return self._reader.take(
             self._variables, self._train_step, self._metadata, registered=further, values=values
         )
 

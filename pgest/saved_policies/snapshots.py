@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from pgest.saved_policies import directories
+from pgest.saved_policies import called_graphs, directories
 
 _OBJECTS = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
@@ -41,40 +42,56 @@ class Snapshot:
         return int(self.train_step.numpy())
 
 
-def take(
-    variables: Sequence[tf.Variable],
-    train_step: tf.Variable,
-    metadata: Mapping[str, tf.Variable],
-    *,
-    registered: Mapping[str, tf.Variable] | None = None,
-    values: Mapping[int, tf.Variable] | None = None,
-) -> Snapshot:
-    """The present values, in the caller's thread.
+class Reader:
+    """Takes the values of variables, in the caller's thread, by one op: the training waits for it.
 
     A tensor that was read from a variable never changes: an update of the variable that happens
     while the tensor lives writes into a new buffer. So a snapshot copies nothing by itself, and
     costs the next update one copy of the variables that are still held.
-
-    Args:
-      variables: the model's variables, in the order of the exported `model_variables`.
-      train_step: integer scalar.
-      metadata: variables by name.
-      registered: variables by attribute.
-      values: for some positions, the variable whose value is taken instead.
     """
-    sources = [(values or {}).get(at, variable) for at, variable in enumerate(variables)]
-    return Snapshot(
-        variables=tuple(variable.read_value() for variable in sources),
-        names=tuple(variable.name.partition(":")[0] for variable in variables),
-        trainable=tuple(bool(variable.trainable) for variable in variables),
-        train_step=train_step.read_value(),
-        metadata=_read(metadata),
-        registered=_read(registered or {}),
-    )
 
+    def __init__(self) -> None:
+        self._sources: list[tf.Variable] = []
+        self._read: called_graphs.CalledGraph | None = None
 
-def _read(variables: Mapping[str, tf.Variable]) -> dict[str, tf.Tensor]:
-    return {name: variable.read_value() for name, variable in variables.items()}
+    def take(
+        self,
+        variables: Sequence[tf.Variable],
+        train_step: tf.Variable,
+        metadata: Mapping[str, tf.Variable],
+        *,
+        registered: Mapping[str, tf.Variable] | None = None,
+        values: Mapping[int, tf.Variable] | None = None,
+    ) -> Snapshot:
+        """The present values.
+
+        Args:
+          variables: the model's variables, in the order of the exported `model_variables`.
+          train_step: integer scalar.
+          metadata: variables by name.
+          registered: variables by attribute.
+          values: for some positions, the variable whose value is taken instead.
+        """
+        registered = registered or {}
+        sources = [(values or {}).get(at, variable) for at, variable in enumerate(variables)]
+        found = iter(self._values([*sources, train_step, *metadata.values(), *registered.values()]))
+        return Snapshot(
+            variables=tuple(next(found) for _ in variables),
+            names=tuple(variable.name.partition(":")[0] for variable in variables),
+            trainable=tuple(bool(variable.trainable) for variable in variables),
+            train_step=next(found),
+            metadata={name: next(found) for name in metadata},
+            registered={name: next(found) for name in registered},
+        )
+
+    def _values(self, sources: list[tf.Variable]) -> list[tf.Tensor]:
+        same = len(sources) == len(self._sources) and all(map(operator.is_, sources, self._sources))
+        if self._read is None or not same:
+            self._sources = sources
+            self._read = called_graphs.CalledGraph(
+                lambda: [variable.read_value() for variable in sources], []
+            )
+        return self._read([])
 
 
 class CheckpointWriter:
@@ -89,7 +106,8 @@ class CheckpointWriter:
     """
 
     def __init__(self) -> None:
-        self._objects: tuple[tuple, bytes] | None = None
+        self._layout: tuple | None = None
+        self._format: dict[str, tf.Tensor] = {}
 
     def write(
         self,
@@ -112,12 +130,23 @@ class CheckpointWriter:
         prefix = os.path.join(directory, "variables", "variables")
         layout = (snapshot.names, tuple(snapshot.metadata), tuple(snapshot.registered))
         with tf.init_scope(), tf.device("CPU"):
-            if options is None and self._objects is not None and self._objects[0] == layout:
-                _write_values(snapshot, prefix, self._objects[1])
+            if options is None and self._layout == layout:
+                tf.raw_ops.SaveV2(
+                    prefix=prefix,
+                    tensor_names=self._format["names"],
+                    shape_and_slices=self._format["slices"],
+                    tensors=[*_by_key(snapshot).values(), self._format["objects"]],
+                )
                 return
             _checkpoint(snapshot).write(prefix, options=options)
-        objects = tf.train.load_checkpoint(prefix).get_tensor(_OBJECTS)
-        self._objects = (layout, objects)
+            objects = tf.train.load_checkpoint(prefix).get_tensor(_OBJECTS)
+            names = [*(f"{key}{_SUFFIX}" for key in _by_key(snapshot)), _OBJECTS]
+            self._format = {
+                "names": tf.constant(names),
+                "slices": tf.constant([""] * len(names)),
+                "objects": tf.constant(objects),
+            }
+            self._layout = layout
 
 
 def _checkpoint(snapshot: Snapshot) -> tf.train.Checkpoint:
@@ -145,20 +174,14 @@ def _checkpoint(snapshot: Snapshot) -> tf.train.Checkpoint:
     )
 
 
-def _write_values(snapshot: Snapshot, prefix: str, objects: bytes) -> None:
-    """Writes the values under the keys that `_checkpoint` gives them."""
-    values = {
+def _by_key(snapshot: Snapshot) -> dict[str, tf.Tensor]:
+    """The values by the keys that `_checkpoint` gives them."""
+    return {
         **{f"model_variables/{at}": value for at, value in enumerate(snapshot.variables)},
         "train_step": snapshot.train_step,
         **{f"metadata/{_escaped(name)}": value for name, value in snapshot.metadata.items()},
         **{_escaped(name): value for name, value in snapshot.registered.items()},
     }
-    tf.raw_ops.SaveV2(
-        prefix=prefix,
-        tensor_names=[*(f"{key}{_SUFFIX}" for key in values), _OBJECTS],
-        shape_and_slices=[""] * (len(values) + 1),
-        tensors=[*values.values(), tf.constant(objects)],
-    )
 
 
 def _escaped(name: str) -> str:
