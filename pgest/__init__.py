@@ -13,6 +13,7 @@ from pgest import (
     specs,
 )
 from pgest.agent import PGAgent
+from pgest.environment_speeds import EnvironmentSpeed, measure_environments
 from pgest.environment_view import EnvironmentFailure
 from pgest.environments import make
 from pgest.episodes import EpisodeStatistics
@@ -85,6 +86,7 @@ __all__ = [
     "CheckpointSaverHook",
     "CheckpointSaverListener",
     "EnvironmentFailure",
+    "EnvironmentSpeed",
     "EpisodeStatistics",
     "EstimatorSpec",
     "Evaluation",
@@ -140,6 +142,7 @@ __all__ = [
     "losses",
     "make",
     "materialize_saved_model",
+    "measure_environments",
     "minimize",
     "models",
     "networks",

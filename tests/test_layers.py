@@ -57,6 +57,7 @@ LAYERS = (
         "in_process_environments",
         "vector_environments",
         "environments",
+        "environment_speeds",
         "graph_environments",
         "checkpoints",
         "hooks",
