@@ -1,147 +1,252 @@
 """Training, updates and all, beside the peers.
 
     python benchmarks/training_speed.py [--quick] [--rows "8 environments"]
+    python benchmarks/training_speed.py --learning     # who learns; not timed
 
-Host loops: Stable-Baselines3 with the same algorithm, net (64 x 64 tanh, twice), horizon and
-hyper-parameters on the same environments. In the graph: PPO with PureJaxRL's settings, by itself.
+Both sides of a row have the same algorithm, net (64 x 64 tanh, one for the policy and one for the
+value), horizon, hyper-parameters, optimizer and number of updates, and each is a process of its
+own (`contestants/`). With `--learning` both train for `learns_after` timesteps instead: the mean
+return of the latest hundred training episodes then has to be above a bound, or the row says that a
+side has not learnt. A peer that has a choice (PyTorch's threads, TF-Agents' drivers) is first timed
+in each variant, and the fastest one takes part.
 """
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
+import argparse
 import dataclasses
+import statistics
+from collections.abc import Iterator
+from typing import Any
 
-import gymnasium
-from support import measuring
+from support import interpreters, measuring
+from support.serving import Contestant, ContestantError, Work
 
-import pgest
-from pgest import graph_environments, models
-
-_ID = "CartPole-v1"
+# A policy that draws its actions gets 22; twice that takes learning.
+_CARTPOLE_BOUND = 45.0
+# One that draws them gets -280.
+_CHEETAH_BOUND = -150.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Work:
-    """One row: an algorithm on so many environments."""
+class Peer:
+    """What pgest is measured against.
 
-    algorithm: str
-    num_envs: int
-    horizon: int
-    timesteps: int
-    native: bool = False
+    Attributes:
+      name: in the table.
+      program: in `contestants/`.
+      variants: of `Work.variant`; the fastest takes part.
+      venv: the virtual environment that has it, None for pgest's own.
+      variable: the environment variable that names another Python.
+    """
 
-    @property
-    def label(self) -> str:
-        """What the table calls it."""
-        kind = " (gymnasium's native vector)" if self.native else ""
-        return f"{self.algorithm}, {self.horizon} steps, {self.num_envs} environments{kind}"
+    name: str
+    program: str
+    variants: tuple[str, ...] = ("",)
+    venv: str | None = None
+    variable: str = ""
+
+    def start(self, work: Work, variant: str) -> Contestant:
+        """A process of it.
+
+        Raises:
+          interpreters.NotAvailableError: no Python has it.
+          ContestantError: it did not start.
+        """
+        work = dataclasses.replace(work, variant=variant)
+        if self.venv is None:
+            return Contestant(self.program, work)
+        return Contestant(self.program, work, interpreters.python_with(self.venv, self.variable))
 
 
-HOST = (
-    Work("A2C", 1, 5, 500),
-    Work("A2C", 8, 5, 4000),
-    Work("PPO", 8, 32, 2560),
-    Work("A2C", 256, 5, 12800),
-    Work("A2C", 256, 5, 25600, native=True),
+STABLE_BASELINES = Peer(
+    "Stable-Baselines3", "stable_baselines", variants=("1 thread", "default threads")
 )
-IN_GRAPH = (4, 64, 512, 2048)
+TF_AGENTS = Peer(
+    "TF-Agents", "tf_agents_reinforce", ("dynamic driver", "py driver"),
+    "tf-agents", "PGEST_TF_AGENTS_PYTHON",
+)  # fmt: skip
+JAX = Peer("JAX", "jax_ppo", venv="jax", variable="PGEST_JAX_PYTHON")
+ENVPOOL = Peer("EnvPool stepping alone", "environments_alone")
 
 
-def pgest_trainer(work: Work):
-    """An agent that goes on training, `work.timesteps` at a time."""
-    config = pgest.RunConfig(tf_random_seed=0, log_step_count_steps=None)
-    memory = pgest.RolloutMemory(work.horizon)
-    if work.algorithm == "A2C":
-        settings = {"discount": 0.99, "gae_lambda": 1.0, "normalize_advantage": False}
-        agent = pgest.PGAgent(
-            models.A2C(entropy_weight=0.0), memory, optimizer_params=settings, config=config
-        )
-    else:
-        settings = {"discount": 0.98, "gae_lambda": 0.8, "epochs": 20, "minibatch_size": 256}
-        model = models.PPO(learning_rate=1e-3, entropy_weight=0.0)
-        agent = pgest.PGAgent(model, memory, optimizer_params=settings, config=config)
-    return training(agent, host_environment(work), work.timesteps)
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+      label: of the line.
+      goal: of the ratio.
+      work: of both sides.
+      peer: the other side.
+      piece: timesteps of one piece.
+      learns_after: timesteps after which both must have learnt; 0 where nothing can.
+      bound: of the return that shows it.
+      cold: timesteps of a run from nothing, with compilation; 0 for none.
+    """
+
+    label: str
+    goal: float
+    work: Work
+    peer: Peer
+    piece: int
+    learns_after: int = 0
+    bound: float = _CARTPOLE_BOUND
+    cold: int = 0
 
 
-def host_environment(work: Work):
-    """CartPole-v1: one, one after the other in this process, or gymnasium's own vector of it."""
-    if work.num_envs == 1:
-        return gymnasium.make(_ID)
-    return pgest.make(
-        _ID, num_envs=work.num_envs, vectorization="native" if work.native else "sync"
-    )
+def a2c(num_envs: int, **rest: Any) -> Work:
+    """Stable-Baselines3's defaults."""
+    return Work(algorithm="A2C", num_envs=num_envs, horizon=5, gae_lambda=1.0, **rest)
 
 
-def training(agent: pgest.PGAgent, env, timesteps: int):
-    """A piece of training; returns how many timesteps it took."""
-
-    def piece() -> int:
-        before = agent.global_timestep
-        agent.train(env, timesteps=timesteps)
-        return agent.global_timestep - before
-
-    return piece
-
-
-def peer_trainer(work: Work):
-    """Stable-Baselines3's learner of the same; its environments are always Python's."""
-    import stable_baselines3
-    from stable_baselines3.common import env_util
-
-    env = env_util.make_vec_env(_ID, n_envs=work.num_envs, seed=0)
-    settings = {"n_steps": work.horizon, "seed": 0, "device": "cpu"}
-    if work.algorithm == "A2C":
-        model = stable_baselines3.A2C("MlpPolicy", env, **settings)
-    else:
-        model = stable_baselines3.PPO(
-            "MlpPolicy", env, learning_rate=1e-3, batch_size=256, n_epochs=20, gamma=0.98,
-            gae_lambda=0.8, **settings
-        )  # fmt: skip
-
-    def piece() -> int:
-        before = model.num_timesteps
-        model.learn(work.timesteps, reset_num_timesteps=False)
-        return model.num_timesteps - before
-
-    return piece
+def in_graph(num_envs: int) -> Row:
+    """PPO with PureJaxRL's settings; its value loss has a factor of 1/2 of its own."""
+    size = 128 * num_envs
+    work = Work(
+        algorithm="PPO", num_envs=num_envs, vectorization="graph", horizon=128, epochs=4,
+        minibatch_size=size // 4, learning_rate=2.5e-4, entropy_weight=0.01, value_weight=0.25,
+        value_clip_range=0.2, iterations=max(1, 65_536 // size),
+    )  # fmt: skip
+    updates = -(-250_000 // size)
+    # Every side takes so many steps of its optimizer until it has to have learnt.
+    learns_after = max(500_000, 1_000 // 16 * size)
+    return Row(
+        f"PPO in the graph, {num_envs} environments", 1.0, work, JAX, updates * size,
+        learns_after, cold=-(-500_000 // size) * size,
+    )  # fmt: skip
 
 
-def graph_trainer(num_envs: int, updates: int):
-    """PPO whose environments are in the graph; PureJaxRL's settings."""
-    config = pgest.RunConfig(
-        tf_random_seed=0, log_step_count_steps=None, iterations_per_loop=updates
-    )
-    settings = {
-        "discount": 0.99, "gae_lambda": 0.95, "epochs": 4, "minibatch_size": num_envs * 128 // 4
-    }  # fmt: skip
-    model = models.PPO(learning_rate=2.5e-4, entropy_weight=0.01)
-    memory = pgest.RolloutMemory(128)
-    agent = pgest.PGAgent(model, memory, optimizer_params=settings, config=config)
-    env = graph_environments.CartPole(num_envs=num_envs)
-    return training(agent, env, num_envs * 128 * updates)
+ZOO = Work(
+    algorithm="PPO", num_envs=8, horizon=32, epochs=20, minibatch_size=256, learning_rate=1e-3,
+    discount=0.98, gae_lambda=0.8,
+)  # fmt: skip
+CHEETAH = Work(
+    algorithm="PPO", environment="HalfCheetah-v5", num_envs=8, horizon=256, epochs=10,
+    minibatch_size=64, learning_rate=3e-4,
+)  # fmt: skip
+REINFORCE = Work(algorithm="REINFORCE", episodes=2, learning_rate=1e-3)
+
+ROWS = (
+    Row("A2C, 5 steps, 1 environment", 3.0, a2c(1), STABLE_BASELINES, 2_000, 100_000),
+    Row("A2C, 5 steps, 8 environments", 2.5, a2c(8), STABLE_BASELINES, 12_000, 400_000),
+    Row("PPO, RL Zoo (8 x 32, 20 epochs)", 4.0, ZOO, STABLE_BASELINES, 5_120, 100_000),
+    Row("A2C, 256 Python environments", 1.3, a2c(256), STABLE_BASELINES, 64_000, 3_000_000),
+    Row(
+        "A2C, 256 environments of a native vector", 4.0, a2c(256, vectorization="native"),
+        STABLE_BASELINES, 64_000, 3_000_000,
+    ),
+    Row("REINFORCE, whole episodes, 1 environment", 2.0, REINFORCE, TF_AGENTS, 4_000, 100_000),
+    Row(
+        "A2C, 256 environments of EnvPool", 0.4, a2c(256, vectorization="envpool"), ENVPOOL,
+        256_000, 3_000_000,
+    ),
+    *(in_graph(num_envs) for num_envs in (4, 64, 512, 2048)),
+    Row(
+        "HalfCheetah-v5 PPO, 8 environments", 1.5, CHEETAH, STABLE_BASELINES, 4_096, 100_000,
+        _CHEETAH_BOUND,
+    ),
+)  # fmt: skip
+
+
+def fastest_variant(row: Row) -> str:
+    """The peer's fastest set-up, of pieces in turn."""
+    variants = row.peer.variants
+    if len(variants) == 1:
+        return variants[0]
+    contestants = {variant: row.peer.start(row.work, variant) for variant in variants}
+    for contestant in contestants.values():
+        contestant.make()
+    pieces = {name: lambda one=one: one.train(row.piece) for name, one in contestants.items()}
+    timings = measuring.alternate(pieces, rounds=2)
+    for contestant in contestants.values():
+        contestant.close()
+    return max(variants, key=lambda variant: timings[variant].rate)
+
+
+def warm(row: Row, variant: str, rounds: int) -> dict[str, Any]:
+    """Pieces in turn, all compiled."""
+    ours, peer = "pgest", row.peer.name
+    sides = {ours: Contestant("pgest_agent", row.work), peer: row.peer.start(row.work, variant)}
+    for side in sides.values():
+        side.make()
+    pieces = {name: lambda side=side: side.train(row.piece) for name, side in sides.items()}
+    # In JAX the piece that starts and those that go on are two programs to compile.
+    timings = measuring.alternate(pieces, rounds, warm_up=2, seconds=60)
+    for side in sides.values():
+        side.close()
+    return {
+        **measuring.compared(row.label, timings, ours, peer, goal=row.goal),
+        "peer's variant": variant or "default",
+        "peer's versions": " ".join(f"{k}={v}" for k, v in sides[peer].versions.items()),
+    }
+
+
+def learning(row: Row) -> dict[str, Any]:
+    """What the latest training episodes got after `learns_after` timesteps, of both sides."""
+    line: dict[str, Any] = {"work": row.label}
+    variant = row.peer.variants[0]
+    for name in ("pgest", row.peer.name):
+        ours = name == "pgest"
+        side = Contestant("pgest_agent", row.work) if ours else row.peer.start(row.work, variant)
+        side.make()
+        while side.timesteps < row.learns_after:
+            side.train(row.piece)
+        side.close()
+        if side.recent_return is not None:  # who only steps has no policy
+            learnt = "" if side.recent_return > row.bound else "HAS NOT LEARNT: "
+            reached = f"{side.recent_return:.0f} after {side.timesteps:,} timesteps"
+            line[f"{name} return"] = f"{learnt}{reached}, above {row.bound:g} asked"
+    return line
+
+
+def cold(row: Row, variant: str, rounds: int) -> dict[str, Any]:
+    """Runs from nothing in turn, each in a new process: building, compiling, training."""
+    seconds: dict[str, list[float]] = {"pgest": [], row.peer.name: []}
+    for _ in range(rounds):
+        for name, pieces in seconds.items():
+            ours = name == "pgest"
+            side = Contestant("pgest_agent", row.work) if ours else row.peer.start(
+                row.work, variant
+            )  # fmt: skip
+            pieces.append(side.make().wall + side.train(row.cold).wall)
+            side.close()
+    ours, theirs = seconds["pgest"], seconds[row.peer.name]
+    ratios = sorted(b / a for a, b in zip(ours, theirs, strict=True))
+    return {
+        "work": f"{row.label}, compilation and {row.cold:,} timesteps",
+        "pgest seconds": round(statistics.median(ours), 2),
+        f"{row.peer.name} seconds": round(statistics.median(theirs), 2),
+        "ratio": round(statistics.median(ratios), 2),
+        "ratio lowest": round(ratios[0], 2),
+        "ratio highest": round(ratios[-1], 2),
+        "goal": 1.5,
+        "pieces": rounds,
+    }
+
+
+def lines_of(row: Row, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The lines of a row: its warm pieces and, where there are any, its runs from nothing."""
+    try:
+        if options.learning:
+            yield learning(row)
+            return
+        variant = row.peer.variants[0] if options.quick else fastest_variant(row)
+        yield warm(row, variant, 2 if options.quick else 7)
+        if row.cold and not options.quick:
+            yield cold(row, variant, 3)
+    except (ContestantError, interpreters.NotAvailableError) as error:
+        yield {"work": row.label, "not measured": str(error)}
 
 
 def main() -> None:
     """Measures the rows that were asked for."""
-    options = measuring.arguments(__doc__)
-    rounds = 3 if options.quick else 9
-    rows = []
-    for work in HOST:
-        if options.rows in work.label:
-            contestants = {"pgest": pgest_trainer(work), "stable-baselines3": peer_trainer(work)}
-            timings = measuring.alternate(contestants, rounds)
-            rows.append(measuring.compared(work.label, timings, "pgest", "stable-baselines3"))
-    for num_envs in IN_GRAPH:
-        label = f"PPO in the graph, {num_envs} environments"
-        if options.rows in label:
-            updates = max(1, (20_000 if options.quick else 100_000) // (num_envs * 128))
-            timing = measuring.alternate({"pgest": graph_trainer(num_envs, updates)}, rounds)
-            rate = round(timing["pgest"].rate)
-            rows.append({"work": label, "pgest timesteps/s": rate, "pieces": rounds})
-    measuring.store("training_speed", rows, {"net": "64x64 tanh, twice", "environment": _ID})
+    options = measuring.arguments(__doc__, learning="look at who learns instead of how fast")
+    settings = {"net": "64x64 tanh, twice", "environment": "CartPole-v1 unless a row names one"}
+    for row in ROWS:
+        if options.rows in row.label:
+            lines = list(lines_of(row, options))
+            measuring.store("training_speed", lines, settings, keep=not options.quick)
 
 
 if __name__ == "__main__":

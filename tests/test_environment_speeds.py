@@ -26,6 +26,7 @@ class Sleepy(gymnasium.Env):
         return np.zeros(2, np.float32), 0.0, False, False, {}
 
 
+@pytest.mark.slow
 def test_processes_win_where_a_step_takes_long():
     speeds = pgest.measure_environments(
         Sleepy, 2, vectorizations=["sync", "async", "native"], seconds=0.3

@@ -18,6 +18,8 @@ BUDGETS = {
     "continue_training.py": ["--model-dir", "run"],
     "export_policy.py": ["--max-timesteps", "1024", "--save-steps", "10", "--model-dir", "run"],
     "python_expert.py": ["--updates", "200"],
+    "graph_cartpole.py": ["--max-timesteps", "30000"],
+    "graph_environment.py": ["--max-timesteps", "70000", "--num-envs", "16"],
 }
 # Need an export to play with, so they run in tests of their own.
 AFTER_AN_EXPORT = {"play_saved_policy.py", "play_with_numpy.py", "tflite_policy.py"}
@@ -104,3 +106,12 @@ def test_cartpole_is_solved_within_200_000_timesteps(seed, tmp_path):
     timesteps = int(line.split("after ")[1].split(" ")[0].replace(",", ""))
     assert mean >= 475.0
     assert timesteps <= 200_000
+
+
+@pytest.mark.learning
+@pytest.mark.parametrize("seed", range(5))
+def test_cartpole_in_the_graph_is_solved_within_ten_seconds(seed, tmp_path):
+    """Of training; what compiling takes is not counted. Every seed counts."""
+    output = run("graph_cartpole.py", "--seed", str(seed), cwd=tmp_path)
+    assert float(re.search(r"CartPole-v1: ([\d.]+)", output)[1]) >= 475.0
+    assert float(re.search(r"timesteps in ([\d.]+) s", output)[1]) < 10.0

@@ -1,0 +1,1 @@
+"""What is measured against each other: each a program that trains piece by piece on request."""

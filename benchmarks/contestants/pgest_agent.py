@@ -1,0 +1,102 @@
+"""pgest, in the loop that the work asks for."""
+
+from __future__ import annotations
+
+import collections
+import statistics
+
+import gymnasium
+import tensorflow as tf
+from support import serving
+
+import pgest
+from pgest import graph_environments, models
+
+tf.zeros([1])  # TensorFlow is up before any clock runs
+
+
+class Returns(pgest.BaseMonitor):
+    """Keeps the returns of the latest hundred training episodes."""
+
+    def __init__(self) -> None:
+        self.latest: collections.deque[float] = collections.deque(maxlen=100)
+
+    def after_run(self, context) -> None:
+        """Notes the episodes that ended since the update before."""
+        self.latest.extend(episode.total for episode in context.episodes[-100:])
+
+
+class Trainer:
+    """A `PGAgent` that goes on training.
+
+    Args:
+      work: what to do.
+    """
+
+    def __init__(self, work: serving.Work):
+        config = pgest.RunConfig(
+            tf_random_seed=0, log_step_count_steps=None, iterations_per_loop=work.iterations
+        )
+        self._agent = pgest.PGAgent(
+            model(work), memory(work), optimizer_params=update(work), config=config
+        )
+        self._env = environment(work)
+        self._returns = Returns()
+
+    @property
+    def timesteps(self) -> int:
+        """Taken so far."""
+        return self._agent.global_timestep
+
+    def train(self, timesteps: int) -> None:
+        """Takes so many more."""
+        self._agent.train(self._env, timesteps=timesteps, hooks=[self._returns])
+
+    def recent_return(self) -> float | None:
+        """The mean of the latest hundred episodes."""
+        return statistics.fmean(self._returns.latest) if self._returns.latest else None
+
+
+def model(work: serving.Work):
+    """The ready-made model with the work's settings."""
+    if work.algorithm == "REINFORCE":
+        return models.VPG(baseline=False, learning_rate=work.learning_rate, clip_norm=None)
+    kind = {"A2C": models.A2C, "PPO": models.PPO}[work.algorithm]
+    return kind(
+        learning_rate=work.learning_rate,
+        entropy_weight=work.entropy_weight,
+        value_weight=work.value_weight,
+        value_clip_range=work.value_clip_range,
+    )
+
+
+def memory(work: serving.Work):
+    """Whole episodes, or a fixed horizon."""
+    return pgest.RolloutMemory(work.horizon) if work.horizon else pgest.BatchMemory(
+        episodes=work.episodes
+    )  # fmt: skip
+
+
+def update(work: serving.Work) -> dict:
+    """What the agent does around the loss."""
+    settings = {"discount": work.discount, "gae_lambda": work.gae_lambda}
+    if work.algorithm == "A2C":
+        return {**settings, "normalize_advantage": False}
+    return {**settings, "epochs": work.epochs, "minibatch_size": work.minibatch_size}
+
+
+def environment(work: serving.Work):
+    """The environments: on the host one, in a loop, native or EnvPool's; or in the graph."""
+    if work.vectorization == "graph":
+        return graph_environments.CartPole(num_envs=work.num_envs)
+    if work.vectorization == "envpool":
+        import envpool
+
+        return envpool.make_gymnasium(work.environment, num_envs=work.num_envs, seed=0)
+    if work.num_envs == 1:
+        return gymnasium.make(work.environment)
+    return pgest.make(work.environment, num_envs=work.num_envs, vectorization=work.vectorization)
+
+
+if __name__ == "__main__":
+    serving.serve(Trainer)

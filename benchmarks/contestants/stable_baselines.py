@@ -1,0 +1,57 @@
+"""Stable-Baselines3; its environments are always Python's, one after the other.
+
+The variant "1 thread" calls `torch.set_num_threads(1)`; "default threads" leaves PyTorch alone.
+"""
+
+from __future__ import annotations
+
+import statistics
+
+import stable_baselines3
+import torch
+from stable_baselines3.common import env_util
+from support import serving
+
+
+class Trainer:
+    """A learner that goes on learning.
+
+    Args:
+      work: what to do.
+    """
+
+    def __init__(self, work: serving.Work):
+        if work.variant == "1 thread":
+            torch.set_num_threads(1)
+        env = env_util.make_vec_env(work.environment, n_envs=work.num_envs, seed=0)
+        settings = {
+            "n_steps": work.horizon,
+            "learning_rate": work.learning_rate,
+            "gamma": work.discount,
+            "gae_lambda": work.gae_lambda,
+            "ent_coef": work.entropy_weight,
+            "vf_coef": work.value_weight,
+            "seed": 0,
+            "device": "cpu",
+        }
+        if work.algorithm == "PPO":
+            settings |= {"n_epochs": work.epochs, "batch_size": work.minibatch_size}
+        self._learner = getattr(stable_baselines3, work.algorithm)("MlpPolicy", env, **settings)
+
+    @property
+    def timesteps(self) -> int:
+        """Taken so far."""
+        return self._learner.num_timesteps
+
+    def train(self, timesteps: int) -> None:
+        """Takes so many more."""
+        self._learner.learn(timesteps, reset_num_timesteps=False)
+
+    def recent_return(self) -> float | None:
+        """The mean of the latest hundred episodes."""
+        latest = self._learner.ep_info_buffer
+        return statistics.fmean(float(info["r"]) for info in latest) if latest else None
+
+
+if __name__ == "__main__":
+    serving.serve(Trainer)

@@ -1,0 +1,208 @@
+"""How long `import pgest` takes, and how much memory training holds.
+
+    python benchmarks/footprint.py [--quick] [--rows "import"]
+
+The import is timed in fresh processes, beyond TensorFlow and TensorFlow Probability. Memory is that
+of a process that trains: its slope in MB per million timesteps, fitted to the second half of the
+run, and its peak over a process in which TensorFlow is idle; the goal of the peak is 400 MB and
+twice the batch. Each measurement is a process of its own.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import dataclasses
+import json
+import resource
+import statistics
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import training_speed
+from support import measuring
+from support.serving import Work
+
+IMPORT_GOAL, SLOPE_GOAL, PEAK_GOAL = 0.5, 1.0, 400.0
+MEGABYTE = 1024.0**2
+_IMPORT = """
+import time, tensorflow as tf, tensorflow_probability as tfp
+tfp.distributions.Normal  # TensorFlow Probability imports its parts when they are first used
+started = time.perf_counter()
+import pgest
+print(time.perf_counter() - started)
+"""
+_IDLE = "import tensorflow as tf; (tf.zeros([8]) + 1).numpy()"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run whose memory is watched.
+
+    Attributes:
+      label: in the table.
+      work: what it trains.
+      timesteps: of the whole run.
+      pixels: whether observations are 84 x 84 x 4 bytes.
+    """
+
+    label: str
+    work: Work
+    timesteps: int
+    pixels: bool = False
+
+    @property
+    def batch(self) -> float:
+        """The observations of one batch, MB."""
+        each = 84 * 84 * 4 if self.pixels else 16
+        return self.work.horizon * self.work.num_envs * each / MEGABYTE
+
+
+PIXELS = Work(
+    algorithm="PPO", num_envs=8, horizon=128, epochs=4, minibatch_size=256, learning_rate=2.5e-4
+)
+RUNS = (
+    Run("A2C, 8 environments", training_speed.a2c(8), 1_500_000),
+    Run("A2C, 256 native", training_speed.a2c(256, vectorization="native"), 10_000_000),
+    Run("REINFORCE, whole episodes", training_speed.REINFORCE, 500_000),
+    Run("PPO in the graph, 64 environments", training_speed.in_graph(64).work, 10_000_000),
+    Run("PPO, 8 environments, 84x84x4", PIXELS, 20_480, pixels=True),
+)
+
+
+def pixel_environment():
+    """An environment whose observations are 84 x 84 x 4 random bytes; episodes of 200 timesteps."""
+    import gymnasium
+
+    class Pixels(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(0, 255, (84, 84, 4), np.uint8)
+        action_space = gymnasium.spaces.Discrete(4)
+
+        def __init__(self) -> None:
+            generator = np.random.default_rng(0)
+            self._frames = generator.integers(256, size=[64, 84, 84, 4], dtype=np.uint8)
+            self._time = 0
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            self._time = 0
+            return self._frames[0], {}
+
+        def step(self, action):
+            self._time += 1
+            reward = float(action == self._time % 4)
+            return self._frames[self._time % 64], reward, self._time == 200, False, {}
+
+    return Pixels()
+
+
+def resident() -> float:
+    """What this process holds now, MB."""
+    with open("/proc/self/statm", encoding="utf-8") as file:
+        return int(file.read().split()[1]) * resource.getpagesize() / MEGABYTE
+
+
+def peak(usage: resource.struct_rusage) -> float:
+    """The most that a process ever held, MB."""
+    return usage.ru_maxrss / 1024.0
+
+
+def watch(run: Run) -> None:
+    """Trains and prints what memory did, as JSON; runs in a process of its own."""
+    from contestants import pgest_agent
+
+    import pgest
+
+    if run.pixels:
+        work = run.work
+        agent = pgest.PGAgent(
+            pgest.models.PPO(learning_rate=work.learning_rate),
+            pgest_agent.memory(work),
+            optimizer_params=pgest_agent.update(work),
+            config=pgest.RunConfig(tf_random_seed=0, log_step_count_steps=None),
+        )
+        env = pgest.make(pixel_environment, num_envs=work.num_envs)
+        train = lambda timesteps: agent.train(env, timesteps=timesteps)  # noqa: E731
+        taken = lambda: agent.global_timestep  # noqa: E731
+    else:
+        trainer = pgest_agent.Trainer(run.work)
+        train, taken = trainer.train, lambda: trainer.timesteps
+    points = []
+    for _ in range(40):
+        train(run.timesteps // 40)
+        points.append((taken(), resident()))
+    highest = peak(resource.getrusage(resource.RUSAGE_SELF))
+    print(json.dumps({"points": points, "peak": highest}))
+
+
+def memory_of(run: Run, idle: float, quick: bool) -> dict[str, Any]:
+    """The line of a run."""
+    if quick:
+        run = dataclasses.replace(run, timesteps=run.timesteps // 10)
+    document = dataclasses.asdict(run)
+    command = [sys.executable, __file__, "--child", json.dumps(document)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    points = np.asarray(found["points"][len(found["points"]) // 2 :])
+    slope = np.polyfit(points[:, 0] / 1e6, points[:, 1], 1)[0]
+    over = found["peak"] - idle
+    goal = PEAK_GOAL + 2 * run.batch
+    line = {
+        "work": f"memory: {run.label}",
+        "timesteps": int(points[-1, 0]),
+        "peak over idle TensorFlow MB": round(over),
+        "goal MB": round(goal),
+        "peak holds": bool(over <= goal),
+        "slope MB per million timesteps": round(float(slope), 2),
+    }
+    if not run.pixels:  # too short for a slope
+        line["slope holds"] = bool(slope < SLOPE_GOAL)
+    return line
+
+
+def import_time(rounds: int) -> dict[str, Any]:
+    """The line of the import."""
+    seconds = []
+    for _ in range(rounds + 1):
+        command = [sys.executable, "-c", _IMPORT]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        seconds.append(float(done.stdout.splitlines()[-1]))
+    median = statistics.median(seconds[1:])  # the first one reads from disk
+    return {
+        "work": "import pgest, beyond TensorFlow and TensorFlow Probability",
+        "seconds": round(median, 2),
+        "goal": IMPORT_GOAL,
+        "holds": median <= IMPORT_GOAL,
+    }
+
+
+def idle_tensorflow() -> float:
+    """The peak of a process that has imported TensorFlow and run one operation, MB."""
+    command = [sys.executable, "-c", _IDLE + "; import resource as r; print(r.getrusage(0)[2])"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return int(done.stdout.splitlines()[-1]) / 1024.0
+
+
+def main() -> None:
+    """Measures the rows that were asked for."""
+    if sys.argv[1:2] == ["--child"]:
+        document = json.loads(sys.argv[2])
+        watch(Run(**{**document, "work": Work(**document["work"])}))
+        return
+    options = measuring.arguments(__doc__)
+    lines = []
+    if options.rows in "import":
+        lines.append(import_time(3 if options.quick else 7))
+    runs = [run for run in RUNS if options.rows in run.label]
+    if runs:
+        idle = idle_tensorflow()
+        lines += [memory_of(run, idle, options.quick) for run in runs]
+    measuring.store("footprint", lines, {}, keep=not options.quick)
+
+
+if __name__ == "__main__":
+    main()
