@@ -8,6 +8,11 @@ PYTEST_ARGS ?=
 # The test processes. More than two only help on a machine with the memory for as many TensorFlows.
 WORKERS ?= 2
 
+# Further arguments for the benchmarks, such as `make bench BENCH_ARGS=--quick`.
+BENCH_ARGS ?=
+# Where JAX is, the peer of the loops in the graph; nothing else needs it.
+JAX_VENV := .venvs/jax
+
 # Where `make demo` trains: a new directory each time, so that TensorBoard compares the runs.
 RUN := runs/cartpole-$(shell date +%Y%m%d-%H%M%S)
 
@@ -53,6 +58,19 @@ $(VENV)/.installed-docs: $(VENV)/.installed
 $(VENV)/.installed-peers: $(VENV)/.installed-dev
 	@echo "pgest: installing the libraries that pgest is compared with (PyTorch among them)"
 	@$(PIP) install --editable '.[dev,peers]'
+	@touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed-peers
+	@echo "pgest: installing EnvPool and MuJoCo"
+	@$(PIP) install --editable '.[mujoco]'
+	@$(PIP) install --editable '.[envpool]' || echo "pgest: no EnvPool for this Python; its row will say so"
+	@touch $@
+
+$(JAX_VENV)/.installed:
+	@echo "pgest: installing JAX into $(JAX_VENV)"
+	@$(PYTHON) -m venv $(JAX_VENV)
+	@$(JAX_VENV)/bin/python -m pip --disable-pip-version-check --quiet install jax optax \
+	  || echo "pgest: no JAX for this Python; its rows will say so"
 	@touch $@
 
 demo: $(VENV)/.installed  ## Train CartPole-v1, export the policy, play with it in a second process.
@@ -103,8 +121,15 @@ docs: $(VENV)/.installed-docs  ## Build the documentation into site/; a broken l
 docs-serve: $(VENV)/.installed-docs  ## Show the documentation at localhost:8000 while you write.
 	@$(BIN)/mkdocs serve
 
-bench: $(VENV)/.installed-peers  ## The benchmarks; see benchmarks/README.md.
-	@set -e; for program in benchmarks/*.py; do echo "$$program"; $(BIN)/python $$program; done
+bench: $(VENV)/.installed-bench $(JAX_VENV)/.installed  ## The benchmarks (long); BENCH_ARGS=--quick looks first.
+	@set -e; unset TF_ENABLE_ONEDNN_OPTS; \
+	PGEST_TF_AGENTS_PYTHON=$${PGEST_TF_AGENTS_PYTHON:-$$($(BIN)/python tests/interop/tf_agents_environment.py || true)}; \
+	if [ -n "$$PGEST_TF_AGENTS_PYTHON" ]; then export PGEST_TF_AGENTS_PYTHON; else unset PGEST_TF_AGENTS_PYTHON; fi; \
+	for program in collecting training_speed limits loop_profile footprint; do \
+	  echo "benchmarks/$$program.py"; $(BIN)/python benchmarks/$$program.py $(BENCH_ARGS); \
+	done; \
+	if [ -z "$(findstring --quick,$(BENCH_ARGS))" ]; then $(BIN)/python benchmarks/training_speed.py --learning; fi; \
+	$(BIN)/python benchmarks/report.py
 
 wheel: $(VENV)/.installed-dev  ## Build the wheel into dist/.
 	@$(BIN)/python -m build --wheel --outdir dist . >/dev/null

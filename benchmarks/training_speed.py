@@ -172,7 +172,7 @@ def warm(row: Row, variant: str, rounds: int) -> dict[str, Any]:
         side.make()
     pieces = {name: lambda side=side: side.train(row.piece) for name, side in sides.items()}
     # In JAX the piece that starts and those that go on are two programs to compile.
-    timings = measuring.alternate(pieces, rounds, warm_up=2, seconds=60)
+    timings = measuring.alternate(pieces, rounds, warm_up=2, seconds=30)
     for side in sides.values():
         side.close()
     return {

@@ -3,8 +3,8 @@
     python examples/graph_cartpole.py --seed 0
 
 Collecting, advantages, epochs and minibatches are one XLA program, ten iterations a call. The first
-call compiles it; the program prints how long that took and how long training took. The greedy policy
-then plays gymnasium's own CartPole-v1.
+call compiles it; how long that and training took is printed. Then the greedy policy plays
+gymnasium's own CartPole-v1.
 """
 
 import argparse

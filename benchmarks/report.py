@@ -1,0 +1,105 @@
+"""Prints the stored results as the Markdown tables of docs/performance.md.
+
+python benchmarks/report.py
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from support import measuring
+
+
+def rows_of(name: str) -> list[dict[str, Any]]:
+    """The stored rows of a benchmark."""
+    path = measuring.RESULTS / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+
+
+def table(header: Iterable[str], lines: Iterable[Iterable[Any]]) -> None:
+    """Prints one."""
+    header = list(header)
+    print("| " + " | ".join(header) + " |\n|" + "---|" * len(header))
+    for line in lines:
+        print("| " + " | ".join(str(cell) for cell in line) + " |")
+    print()
+
+
+def rate(row: dict[str, Any], name: str) -> str:
+    """Thousands of timesteps a second, or seconds of a whole run."""
+    if f"{name} seconds" in row:
+        return f"{row[f'{name} seconds']:.1f} s"
+    return f"{row[f'{name} timesteps/s']:,}"
+
+
+def training_line(row: dict[str, Any]) -> list[str]:
+    """One row beside its peer."""
+    if "ratio" not in row:
+        return [row["work"], "not measured: " + row.get("not measured", "yet"), "", "", "", ""]
+    endings = (" timesteps/s", " seconds")
+    columns = [key.removesuffix(end) for key in row for end in endings if key.endswith(end)]
+    peer = next(name for name in columns if name != "pgest")
+    span = f"{row['ratio lowest']:.2f} to {row['ratio highest']:.2f}"
+    held = "yes" if row["ratio"] >= row["goal"] else "**no**"
+    learnt = [key.removesuffix(" return") for key in row if key.endswith(" return")]
+    wrong = [name for name in learnt if "NOT" in row[f"{name} return"]]
+    learns = f"not {', '.join(wrong)}" if wrong else ", ".join(learnt)
+    return [
+        row["work"],
+        rate(row, "pgest"),
+        f"{peer}: {rate(row, peer)}",
+        f"**{row['ratio']:.2f}** ({span})",
+        f"{row.get('CPU ratio', '')}",
+        f"{row['goal']}, {held}",
+        learns,
+    ]
+
+
+def main() -> None:
+    """Prints all tables."""
+    header = ["work", "pgest", "peer", "ratio (lowest to highest)", "by CPU time", "goal", "learnt"]
+    table(header, map(training_line, rows_of("training_speed")))
+    header = ["work", "limit", "pgest", "fraction", "goal"]
+    table(
+        header,
+        (
+            [
+                row["work"],
+                f"{row['limit timesteps/s']:,}",
+                f"{row['pgest timesteps/s']:,}",
+                f"{row['fraction']:.2f}",
+                row["goal"],
+            ]
+            for row in rows_of("limits")
+        ),
+    )
+    parts = ["environment", "act", "memory", "update", "hooks", "the in-graph program",
+             "collecting and advantages", "4 epochs", "the loop itself"]  # fmt: skip
+    table(
+        ["work", "us/timestep", *parts],
+        (
+            [row["work"], row["us/timestep"], *(row.get(part, "") for part in parts)]
+            for row in rows_of("loop_profile")
+        ),
+    )
+    table(
+        ["work", "measured", "goal"],
+        (
+            [
+                row["work"],
+                "; ".join(
+                    f"{key} {value}"
+                    for key, value in row.items()
+                    if key not in ("work", "goal", "goal MB", "measured")
+                ),
+                row.get("goal", row.get("goal MB")),
+            ]
+            for row in rows_of("footprint")
+        ),
+    )
+
+
+if __name__ == "__main__":
+    main()
