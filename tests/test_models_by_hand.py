@@ -97,4 +97,4 @@ def test_the_example_is_short_and_needs_three_names_of_pgest(name):
     ]
     assert set(imported) <= {"EstimatorSpec", "Modes", "minimize"}
     code = text.split('"""', 2)[2].splitlines()
-    assert 25 <= len([line for line in code if line.strip()]) <= 70
+    assert 25 <= len([line for line in code if line.strip()]) <= 60

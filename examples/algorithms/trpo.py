@@ -9,8 +9,6 @@
 every space.
 """
 
-import math
-
 import tensorflow as tf
 import tf_keras
 from tensorflow_probability import distributions as tfd
@@ -19,49 +17,47 @@ from pgest import EstimatorSpec, Modes, minimize
 
 
 def model_fn(features, labels, mode, params):
-    state = features["state"]
-    policy = layers("policy", params["actions"], 0.01, "action")
-    distribution = tfd.Categorical(logits=apply(policy, state))
-    critic = layers("value", 1, 1.0, "value_output")
-    predictions = {"value": tf.squeeze(apply(critic, state), axis=-1)}
+    # Networks, distribution, predictions
+    policy = mlp("policy", params["actions"], 0.01, "action")
+    critic = mlp("value", 1, 1.0, "value_output")
+    distribution = tfd.Categorical(logits=policy(features["state"]))
+    predictions = {"value": tf.squeeze(critic(features["state"]), axis=-1)}
     if mode == Modes.PREDICT:
         return EstimatorSpec(mode, predictions, distribution=distribution)
-
+    weights = policy.trainable_variables
     acted = tfd.Categorical(logits=tf.stop_gradient(distribution.logits))
 
-    def surrogate_and_divergence():  # with the policy's weights as they are now
-        present = tfd.Categorical(logits=apply(policy, state))
+    # Loss: the surrogate, and the divergence, of the weights as they are when it is called
+    def surrogate_and_divergence():
+        present = tfd.Categorical(logits=policy(features["state"]))
         ratio = tf.exp(present.log_prob(labels["action"]) - labels["log_prob"])
         divergence = tf.reduce_mean(tfd.kl_divergence(acted, present))
         return -tf.reduce_mean(ratio * labels["advantage"]), divergence
 
-    weights, (surrogate, divergence) = variables(policy), surrogate_and_divergence()
-    slope = flat(tf.gradients(divergence, weights))
+    surrogate, divergence = surrogate_and_divergence()
+    gradient, slope = (flat(tf.gradients(y, weights)) for y in (surrogate, divergence))
 
+    # Direction: the natural gradient, as far as the quadratic model of the divergence allows
     def fisher(vector):
-        return flat(tf.gradients(slope * tf.stop_gradient(vector), weights)) + 0.1 * vector
+        return flat(tf.gradients(slope, weights, vector)) + 0.1 * vector
 
-    gradient = flat(tf.gradients(surrogate, weights))
     direction = conjugate_gradients(fisher, -gradient, params["cg_steps"])
     curvature = tf.reduce_sum(direction * fisher(direction))
-    step = tf.sqrt(2.0 * params["target_kl"] / curvature) * direction
+    longest = tf.sqrt(2.0 * params["target_kl"] / curvature) * direction
     before = flat(weights)
 
-    def try_shorter(tried, accepted):
-        length = 0.8 ** tf.cast(tried, tf.float32)
-        with tf.control_dependencies(assign(weights, before + length * step)):
+    # train_op: a line search along it, then the critic
+    def search(tried, accepted):
+        with tf.control_dependencies(assign(weights, before + 0.8**tried * longest)):
             present, divergence = surrogate_and_divergence()
         return tried + 1, (divergence < params["target_kl"]) & (present < surrogate)
 
-    _, accepted = tf.while_loop(
-        lambda tried, accepted: ~accepted, try_shorter, (0, False), maximum_iterations=10
-    )
+    _, accepted = tf.while_loop(lambda i, accepted: (i < 10) & ~accepted, search, (0.0, False))
     with tf.control_dependencies([accepted]):
-        policy_op = assign(weights, tf.where(accepted, flat(weights), before))
-    value_loss = tf.reduce_mean(tf.square(predictions["value"] - labels["value_target"]))
+        stepped = assign(weights, tf.where(accepted, flat(weights), before))
     optimizer = tf_keras.optimizers.Adam(params["learning_rate"], epsilon=1e-5)
-    with tf.control_dependencies(policy_op):
-        train_op = minimize(value_loss, optimizer, variables(critic))
+    error = tf.reduce_mean(tf.square(predictions["value"] - labels["value_target"]))
+    train_op = tf.group(minimize(error, optimizer, critic.trainable_variables), *stepped)
     return EstimatorSpec(mode, predictions, surrogate, train_op, distribution=distribution)
 
 
@@ -75,21 +71,13 @@ def conjugate_gradients(product, target, steps):
     return x
 
 
-def layers(name, outputs, gain, output_name):
-    dense, orthogonal = tf_keras.layers.Dense, tf_keras.initializers.Orthogonal
-    sizes = [(64, "tanh", math.sqrt(2.0), f"{name}_{index}") for index in range(2)]
-    sizes += [(outputs, None, gain, output_name)]
-    return [dense(n, a, kernel_initializer=orthogonal(g), name=name) for n, a, g, name in sizes]
+def mlp(name, outputs, gain, output_name):
+    def dense(size, activation, gain, name):
+        initializer = tf_keras.initializers.Orthogonal(gain)
+        return tf_keras.layers.Dense(size, activation, kernel_initializer=initializer, name=name)
 
-
-def apply(network, inputs):
-    for layer in network:
-        inputs = layer(inputs)
-    return inputs
-
-
-def variables(network):
-    return [variable for layer in network for variable in layer.trainable_variables]
+    hidden = [dense(64, "tanh", 2.0**0.5, f"{name}_{index}") for index in range(2)]
+    return tf_keras.Sequential([*hidden, dense(outputs, None, gain, output_name)])
 
 
 def flat(parts):
@@ -98,5 +86,4 @@ def flat(parts):
 
 def assign(weights, vector):
     parts = tf.split(vector, [weight.shape.num_elements() for weight in weights])
-    pairs = zip(weights, parts, strict=True)
-    return [weight.assign(tf.reshape(part, weight.shape)) for weight, part in pairs]
+    return [w.assign(tf.reshape(part, w.shape)) for w, part in zip(weights, parts, strict=True)]
