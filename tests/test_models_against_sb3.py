@@ -1,5 +1,7 @@
 """Losses, gradients and TRPO's step on one batch, beside Stable-Baselines3's own `train()`."""
 
+import copy
+
 import gymnasium
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from pgest.tracing import model as model_lib
 sb3 = pytest.importorskip("stable_baselines3")
 sb3_contrib = pytest.importorskip("sb3_contrib")
 torch = pytest.importorskip("torch")
+kl_divergence = sb3.common.distributions.kl_divergence
 
 ROWS = 96
 both_spaces = pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
@@ -180,29 +183,64 @@ def test_a2c(env_id):
     compare_gradients(gradients, theirs)
 
 
+def with_weights(policy, theirs, found):
+    """A copy of a peer's policy with weights by pgest's names."""
+    kept, theirs.policy = theirs.policy, copy.deepcopy(policy)
+    for name, (parameter, transposed) in peer_weights(theirs).items():
+        array = found[name].numpy()
+        parameter.data = torch.as_tensor(array.T.copy() if transposed else array)
+    copied, theirs.policy = theirs.policy, kept
+    return copied
+
+
 @both_spaces
 @pytest.mark.parametrize("seed", range(3))
-def test_the_step_of_trpo(env_id, seed):
-    theirs = peer(sb3_contrib.TRPO, env_id, batch_size=ROWS, n_critic_updates=1)
+@pytest.mark.parametrize(("target_kl", "cg_damping"), [(0.01, 0.1), (0.1, 0.01)])
+def test_the_step_of_trpo(env_id, seed, target_kl, cg_damping, monkeypatch):
+    settings = {"target_kl": target_kl, "cg_damping": cg_damping}
+    theirs = peer(sb3_contrib.TRPO, env_id, batch_size=ROWS, n_critic_updates=1, **settings)
     batch = random_batch(theirs, seed)
     # A rollout of the policy itself: ratios are 1.
     with torch.no_grad():
         pair = (torch.as_tensor(batch["state"]), torch.as_tensor(batch["action"]))
         batch["log_prob"] = theirs.policy.evaluate_actions(*pair)[1].numpy()
-    ours = Ours(models.TRPO(critic_passes=1, critic_minibatch_size=None), theirs, batch)
+    model = models.TRPO(critic_passes=1, critic_minibatch_size=None, **settings)
+    ours = Ours(model, theirs, batch)
     before = {name: numpy_of(*pair) for name, pair in peer_weights(theirs).items()}
+    old = copy.deepcopy(theirs.policy)
     metrics = ours.step()
     fill(theirs, batch)
+    divergences = []  # one for the gradient, then one for each length of step
+
+    def noted(*pair):
+        divergences.append(kl_divergence(*pair))
+        return divergences[-1]
+
+    monkeypatch.setattr(sb3_contrib.trpo.trpo, "kl_divergence", noted)
     theirs.train()
+    log = theirs.logger.name_to_value
+    assert float(metrics["policy/line_search_success"]) == 1.0
+    assert log["train/is_line_search_success"] == 1.0
+    # The step: its direction, what the line search accepted, its length
     policy = [name for name in before if not name.startswith("value")]
     moved = lambda after: np.concatenate([(after[n] - before[n]).ravel() for n in policy])  # noqa: E731
     their_step = moved({name: numpy_of(*pair) for name, pair in peer_weights(theirs).items()})
     our_step = moved({n: ours.model.store.variables[n].numpy() for n in policy})
     lengths = np.linalg.norm(our_step), np.linalg.norm(their_step)
-    assert float(metrics["policy/line_search_success"]) == 1.0
     assert our_step @ their_step / np.prod(lengths) >= 0.999
-    np.testing.assert_allclose(*lengths, rtol=1e-3)
-    log = theirs.logger.name_to_value
-    assert log["train/is_line_search_success"] == 1.0
-    # Theirs is of (new, old), ours of (old, new) as in the paper; they differ in third order.
-    np.testing.assert_allclose(metrics["policy/kl"], log["train/kl_divergence_loss"], rtol=0.15)
+    accepted = 0.8 ** (len(divergences) - 2)
+    np.testing.assert_allclose(metrics["policy/step_fraction"], accepted, rtol=1e-6)
+    np.testing.assert_allclose(*lengths, rtol=2e-3)
+    # The divergence: theirs is of (new, old), ours of (old, new) as in the paper
+    ours_in_torch = with_weights(old, theirs, ours.model.store.variables)
+    with torch.no_grad():
+        acted, our_new, their_new = (
+            model.get_distribution(torch.as_tensor(batch["state"]))
+            for model in (old, ours_in_torch, theirs.policy)
+        )
+        divergence = lambda *pair: float(kl_divergence(*pair).mean())  # noqa: E731
+        pairs = [
+            (metrics["policy/kl"], divergence(acted, our_new)),
+            (log["train/kl_divergence_loss"], divergence(their_new, acted)),
+        ]
+    np.testing.assert_allclose(*zip(*pairs, strict=True), rtol=1e-4)
