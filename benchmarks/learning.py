@@ -151,6 +151,19 @@ TASKS = {
 }  # fmt: skip
 
 
+class SeededEpisodes(gymnasium.Wrapper):
+    """Starts the same episodes in the same order for everybody who is evaluated."""
+
+    def __init__(self, env_id: str) -> None:
+        super().__init__(gymnasium.make(env_id))
+        self._episode = 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        del seed
+        self._episode += 1
+        return self.env.reset(seed=EVALUATION_SEED + self._episode, options=options)
+
+
 # --- one run -----------------------------------------------------------------------------------
 
 
@@ -204,8 +217,7 @@ def run_pgest(task: Task, seed: int) -> tuple[list[float], list[tuple[int, float
         pgest.make(task.env_id, num_envs=task.num_envs), timesteps=task.timesteps, hooks=[curve]
     )
     seconds = time.perf_counter() - started
-    env = pgest.make(task.env_id, num_envs=10)
-    returns = agent.evaluate(env, episodes=EVALUATION_EPISODES)
+    returns = agent.evaluate(SeededEpisodes(task.env_id), episodes=EVALUATION_EPISODES)
     scores = [returns["return_mean"], returns["return_std"]]
     return scores, curve.points, seconds
 
@@ -273,7 +285,7 @@ def run_peer(task: Task, seed: int) -> tuple[list[float], list[tuple[int, float]
     started = time.perf_counter()
     model.learn(task.timesteps, callback=curve)
     seconds = time.perf_counter() - started
-    evaluated = make_vec_env(task.env_id, n_envs=10, seed=EVALUATION_SEED + seed)
+    evaluated = make_vec_env(lambda: SeededEpisodes(task.env_id), n_envs=1)
     if task.normalize:
         evaluated = VecNormalize(evaluated, training=False, norm_reward=False)
         evaluated.obs_rms = env.obs_rms
@@ -285,11 +297,11 @@ def run_peer(task: Task, seed: int) -> tuple[list[float], list[tuple[int, float]
 
 def run_random(task: Task, seed: int) -> tuple[list[float], list[tuple[int, float]], float]:
     """Actions drawn from the space."""
-    env = gymnasium.make(task.env_id)
+    env = SeededEpisodes(task.env_id)
     env.action_space.seed(seed)
     returns = []
-    for episode in range(2 * EVALUATION_EPISODES):
-        env.reset(seed=EVALUATION_SEED + episode)
+    for _ in range(2 * EVALUATION_EPISODES):
+        env.reset()
         total, ended = 0.0, False
         while not ended:
             _, reward, terminated, truncated, _ = env.step(env.action_space.sample())
