@@ -363,7 +363,8 @@ class PGAgent:
     @property
     def hyperparameters(self) -> dict[str, Any]:
         """What TensorBoard's HParams page shows."""
-        return {**self.params, **training.field_values(self.update_config)}
+        update = training.field_values(self.update_config)
+        return {**self.model.model_fn.hyperparameters, **self.params, **update}
 
     @property
     def summary_writer(self) -> tf.summary.SummaryWriter | None:

@@ -200,6 +200,14 @@ class ModelFn:
         arguments.check(params)
         self._wanted = [name for name in _OPTIONAL if arguments.takes(name)]
 
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """The fields of a model_fn that is a dataclass, as the ready-made ones are; else none."""
+        if not dataclasses.is_dataclass(self._model_fn) or isinstance(self._model_fn, type):
+            return {}
+        fields = dataclasses.fields(self._model_fn)
+        return {field.name: getattr(self._model_fn, field.name) for field in fields}
+
     def __call__(self, features: Any, labels: Any, mode: Modes, **context: Any) -> EstimatorSpec:
         """Calls the user's function and checks that it returned a spec of this mode."""
         known = {"mode": mode, **context}

@@ -22,7 +22,7 @@ class UpdateConfig:
       epochs: passes over a batch.
       minibatch_size: timesteps a step; None takes the whole batch at once.
       target_kl: the update ends after the step that finds the policy further than 1.5 times this
-        from the one that acted; None never (as in Stable-Baselines3's PPO).
+        from the one that acted; None never (as in Stable-Baselines3's PPO). A number or a schedule.
 
     Raises:
       ValueError: a value is out of range.
@@ -39,13 +39,13 @@ class UpdateConfig:
     normalize_advantage: bool = True
     epochs: int = 1
     minibatch_size: int | None = None
-    target_kl: float | None = None
+    target_kl: Any = None
 
     def __post_init__(self) -> None:
         for name in ("discount", "gae_lambda"):
             if not schedules.is_schedule(getattr(self, name)):
                 _check_real(name, getattr(self, name), 0.0, 1.0)
-        if self.target_kl is not None:
+        if self.target_kl is not None and not schedules.is_schedule(self.target_kl):
             _check_real("target_kl", self.target_kl, 0.0, float("inf"))
         if not isinstance(self.normalize_advantage, bool):
             raise TypeError(

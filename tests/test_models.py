@@ -1,10 +1,12 @@
 """The ready-made models on every space, with masks, normalisers, schedules, and in checkpoints."""
 
 import dataclasses
+import warnings
 
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras
 from gymnasium import spaces
 from model_environments import AnySpaces, Masked
 from models import weights
@@ -234,3 +236,102 @@ def test_schedules_are_followed_and_reported():
         series("hyperparameter/discount"), [0.925, 0.95, 0.975, 1.0], rtol=1e-5
     )
     assert "hyperparameter/gae_lambda" not in recorder.metrics[0][1]
+
+
+FALLING = schedules.linear(0.4, 0.0, over=64, clock="global_timestep")
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "names"),
+    [
+        (
+            models.PPO(
+                clip_norm=FALLING, value_weight=FALLING, value_clip_range=FALLING, **SMALL
+            ),
+            {"target_kl": FALLING, "epochs": 2},
+            ["clip_norm", "value_weight", "value_clip_range", "target_kl"],
+        ),
+        (
+            models.TRPO(
+                target_kl=FALLING, cg_damping=FALLING, line_search_shrinkage=FALLING, **SMALL
+            ),
+            {},
+            ["target_kl", "cg_damping", "line_search_shrinkage"],
+        ),
+    ],
+    ids=["ppo", "trpo"],
+)  # fmt: skip
+def test_every_weight_range_and_norm_may_be_a_schedule(model, settings, names):
+    recorder = Recorder()
+    agent = pgest.PGAgent(model, pgest.RolloutMemory(horizon=8), settings, config=CONFIG)
+    env = pgest.make(lambda: AnySpaces(BOX, spaces.Discrete(2)), num_envs=2)
+    agent.train(env, timesteps=48, hooks=[recorder])
+    for name in names:
+        found = [metrics[f"hyperparameter/{name}"] for _, metrics in recorder.metrics]
+        np.testing.assert_allclose(found, [0.3, 0.2, 0.1], rtol=1e-5, err_msg=name)
+
+
+def test_a_scheduled_target_kl_ends_updates():
+    """From a target of 0 on an update ends after the step that has moved the policy."""
+    model = models.PPO(learning_rate=0.05, **SMALL)
+    target = schedules.linear(0.01, 0.0, over=32, clock="global_timestep")
+    settings = {"target_kl": pgest.Schedule(lambda t: 100.0 * target.function(t), target.clock)}
+    agent = pgest.PGAgent(
+        model, pgest.RolloutMemory(horizon=8), {**settings, "epochs": 5}, config=CONFIG
+    )
+    env = pgest.make(lambda: AnySpaces(BOX, spaces.Discrete(2)), num_envs=2)
+    assert agent.train(env, timesteps=16).global_step == 5
+    # The first step of a batch finds the policy that acted, the second one finds it moved.
+    assert agent.train(env, timesteps=16).global_step == 5 + 2
+
+
+def test_hyperparameters_are_those_of_the_model_the_params_and_the_update():
+    agent = pgest.PGAgent(
+        models.PPO(clip_ratio=0.1),
+        pgest.RolloutMemory(horizon=8),
+        {"epochs": 3},
+        params={"learning_rate": 0.5},
+    )
+    shown = agent.hyperparameters
+    assert (shown["clip_ratio"], shown["learning_rate"], shown["epochs"]) == (0.1, 0.5, 3)
+
+
+class TestExploration:
+    """An epsilon that falls with `global_timestep` while acting."""
+
+    def train(self, remember):
+        def model_fn(features, labels, mode):
+            logits = tf_keras.layers.Dense(2)(features["state"])
+            rate = schedules.linear(1.0, 0.1, over=80, clock="global_timestep")
+            epsilon = schedules.value(rate) * tf.ones_like(logits[..., 0])
+            if remember and labels is not None:
+                epsilon = labels["epsilon"]
+            greedy = (1.0 - epsilon)[..., tf.newaxis] * tf.nn.softmax(logits)
+            distribution = tfd.Categorical(probs=greedy + epsilon[..., tf.newaxis] / 2.0)
+            predictions = {"epsilon": epsilon}
+            if mode == pgest.Modes.PREDICT:
+                return pgest.EstimatorSpec(mode, predictions, distribution=distribution)
+            loss = -tf.reduce_mean(distribution.log_prob(labels["action"]) * labels["advantage"])
+            train_op = pgest.minimize(loss, tf_keras.optimizers.Adam(1e-2))
+            last = tf.reduce_min(labels["epsilon"])
+            return pgest.EstimatorSpec(
+                mode, predictions, loss, train_op, distribution=distribution, metrics={"last": last}
+            )
+
+        recorder = Recorder()
+        agent = pgest.PGAgent(model_fn, pgest.RolloutMemory(horizon=20), config=CONFIG)
+        agent.train("CartPole-v1", timesteps=100, hooks=[recorder])
+        return [metrics for _, metrics in recorder.metrics]
+
+    def test_labels_remember_what_acting_used(self):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = self.train(remember=True)
+        # Timestep t acts with the rate at t, counted from 0.
+        expected = [max(0.1, 1.0 - 0.9 * t / 80) for t in (19, 39, 59, 79, 99)]
+        np.testing.assert_allclose([metrics["last"] for metrics in found], expected, rtol=1e-5)
+        assert max(metrics["policy/kl"] for metrics in found) < 1e-9
+
+    def test_a_distribution_that_follows_the_counter_in_training_too_only_warns(self):
+        with pytest.warns(UserWarning, match="through global_timestep"):
+            self.train(remember=False)

@@ -29,7 +29,7 @@ class PolicyGradientModel(abc.ABC):
 
     A user subclasses a ready-made model and overrides `network`, `distribution`, `value` or
     `loss`. Fields are hyper-parameters; those of them that the agent's `params` name are replaced
-    by what stands there. `learning_rate`, and every weight and range, may be a
+    by what stands there. `learning_rate`, and every weight, range and norm, may be a
     `pgest.schedules.Schedule`.
 
     Attributes:
@@ -50,11 +50,11 @@ class PolicyGradientModel(abc.ABC):
       normalize_observation: running mean 0 and variance 1, clipped to +-10.
       normalize_reward: rewards divided by the running standard deviation of the return, for
         returns and advantages.
-      reward_discount: of that running return.
+      reward_discount: of that running return; a number, as the statistics run on.
     """
 
     learning_rate: Any = 3e-4
-    clip_norm: float | None = 0.5
+    clip_norm: Any = 0.5
     value_weight: Any = 0.5
     entropy_weight: Any = 0.0
     value_clip_range: Any = None
@@ -209,7 +209,8 @@ class PolicyGradientModel(abc.ABC):
         self, loss: tf.Tensor, features: Mapping[str, Any], labels: Mapping[str, Any]
     ) -> Any:
         """One step down the loss."""
-        return optimization.minimize(loss, self.optimizer(), clip_norm=self.clip_norm)
+        clip_norm = self.hyperparameter("clip_norm", variables.current().metrics)
+        return optimization.minimize(loss, self.optimizer(), clip_norm=clip_norm)
 
     # --- for those who override ----------------------------------------------------------------
 

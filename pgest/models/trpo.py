@@ -48,9 +48,9 @@ class TRPO(policy_gradient.PolicyGradientModel):
     learning_rate: Any = 1e-3
     target_kl: Any = 0.01
     cg_steps: int = 15
-    cg_damping: float = 0.1
+    cg_damping: Any = 0.1
     line_search_steps: int = 10
-    line_search_shrinkage: float = 0.8
+    line_search_shrinkage: Any = 0.8
     critic_passes: int = 10
     critic_minibatch_size: int | None = 128
 
@@ -84,19 +84,22 @@ class TRPO(policy_gradient.PolicyGradientModel):
         """Steps within the trust region; what it returns is known when the step is made."""
         surrogate, gradient = policy.surrogate_and_gradient()
 
-        def fisher_product(vector: tf.Tensor) -> tf.Tensor:
-            return policy.fisher_vector_product(vector) + self.cg_damping * vector
-
-        direction = conjugate_gradients(fisher_product, -gradient, steps=self.cg_steps)
         metrics = variables.current().metrics
         target_kl = self.hyperparameter("target_kl", metrics)
+        damping = self.hyperparameter("cg_damping", metrics)
+        shrinkage = self.hyperparameter("line_search_shrinkage", metrics)
+
+        def fisher_product(vector: tf.Tensor) -> tf.Tensor:
+            return policy.fisher_vector_product(vector) + damping * vector
+
+        direction = conjugate_gradients(fisher_product, -gradient, steps=self.cg_steps)
         # The longest step for which the quadratic model of the divergence stays in the region.
         curvature = tf.reduce_sum(direction * fisher_product(direction))
         longest = tf.sqrt(2.0 * target_kl / curvature) * direction
         before = policy.flat_weights()
 
         def search(tried: tf.Tensor, *_: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            fraction = tf.pow(self.line_search_shrinkage, tf.cast(tried, tf.float32))
+            fraction = tf.pow(shrinkage, tf.cast(tried, tf.float32))
             with tf.control_dependencies(policy.assign(before + fraction * longest)):
                 present, divergence = policy.surrogate_and_divergence()
             accepted = tf.logical_and(divergence < target_kl, present < surrogate)

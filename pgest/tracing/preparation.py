@@ -49,11 +49,9 @@ class Preparation:
         discount = schedules.value(self._config.discount, self._counters)
         lambda_ = schedules.value(self._config.gae_lambda, self._counters)
         labels |= _targets(batch, ended, discount, lambda_)
-        metrics = {
-            f"hyperparameter/{name}": value
-            for name, value in (("discount", discount), ("gae_lambda", lambda_))
-            if tf.is_tensor(value)
-        }
+        present = {"discount": discount, "gae_lambda": lambda_}
+        present["target_kl"] = schedules.value(self._config.target_kl, self._counters)
+        metrics = {f"hyperparameter/{n}": v for n, v in present.items() if tf.is_tensor(v)}
         if "value" in batch:
             metrics["value/explained_variance"] = returns.explained_variance(
                 batch["value"], labels["value_target"]

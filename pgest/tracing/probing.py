@@ -89,8 +89,8 @@ def check_log_probabilities(
 
     Raises:
       LogProbabilityMismatchError: they differ by more than 1e-4, or other weights are used; it
-        lists each mode's variables. Where Dropout, BatchNorm or the like stand between, a
-        difference only warns.
+        lists each mode's variables. Where Dropout, BatchNorm, a counter or the like stand between,
+        a difference only warns.
     """
     used = dict(model.used)
     pruned = trace(model, features, labels, Modes.TRAIN)
@@ -116,8 +116,9 @@ def check_log_probabilities(
         )
     warnings.warn(
         f"On the first batch TRAIN's log-probabilities differ from those of acting by up to "
-        f"{difference:.3g}, through {', '.join(between)} (Dropout, BatchNorm or the like in "
-        "the policy). Probability ratios will not start at 1.",
+        f"{difference:.3g}, through {', '.join(between)} (Dropout, BatchNorm, exploration that "
+        "follows a counter, or the like in the policy). Probability ratios will not start at 1. "
+        "What exploration depended on while acting is in labels if it is among the predictions.",
         stacklevel=2,
     )
     return types
@@ -159,11 +160,14 @@ def _advice(model: model_lib.Model) -> str:
 
 
 def _between(model: model_lib.Model, needs: dependencies.Dependencies) -> list[str]:
-    """What makes TRAIN differ rightly: random operations, and layers with batch statistics."""
+    """What makes TRAIN differ rightly.
+
+    Random operations, layers with batch statistics, and counters, which have moved since acting.
+    """
     end = "/moving_mean"
     used = model.used.get(Modes.TRAIN, ())
     layers = {name[: -len(end)].rpartition("/")[2] for name in used if name.endswith(end)}
-    found = set()
+    found = needs.variables({**model.counters.variables, "progress": model.counters.progress})
     for kind, name in needs.nodes():
         if "Random" in kind:
             found.add(kind)

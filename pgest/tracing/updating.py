@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pgest import losses, returns, update_config
+from pgest import losses, returns, schedules, update_config
 from pgest import model_fn as model_fn_lib
 from pgest.tracing import acting, programs
 from pgest.tracing import model as model_lib
@@ -164,7 +164,8 @@ class UpdateGraph:
         size = tf.cast(rows if not self._minibatches else self._minibatches, tf.int64)
         per_epoch = (rows + size - 1) // size
         total = tf.minimum(per_epoch * self._config.epochs, steps_left)
-        limit = float("inf") if self._config.target_kl is None else 1.5 * self._config.target_kl
+        target_kl = schedules.value(self._config.target_kl, self._model.counters)
+        limit = float("inf") if target_kl is None else 1.5 * target_kl
 
         def unfinished(step: tf.Tensor, means: Any, moved: Any, kl: tf.Tensor) -> tf.Tensor:
             return tf.logical_and(step < total, kl <= limit)
