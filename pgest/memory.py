@@ -357,30 +357,13 @@ class RolloutMemory(BatchMemory):
     def _shares(self) -> np.ndarray:
         """How many rows of each column make up the batch, the longest columns giving way."""
         counts = self._positions.copy()
-        for _ in range(self._held - self._wanted):
-            counts[np.argmax(counts)] -= 1
-        for column in np.flatnonzero(counts < self._positions):
-            self._split(int(column), int(counts[column]))
+        surplus = self._held - self._wanted
+        while surplus:
+            longest = np.flatnonzero(counts == counts.max())[:surplus]
+            counts[longest] -= 1
+            surplus -= len(longest)
+        self._ended = self._stored.split(counts, self._positions)
         return counts
-
-    def _split(self, column: int, count: int) -> None:
-        """Cuts a column before row `count`; what stays opens the next batch."""
-        stored, last = self._stored, int(self._positions[column]) - 1
-        if not self._done(last, column):
-            # It was cut at its end, and goes on there now.
-            stored.unmark(slice(last, None), column)
-            ends = [row + 1 for row in range(last) if self._done(row, column)]
-            self._ended[column] = max([0, *ends])
-        if count and not self._done(count - 1, column):
-            stored.cut[count - 1, column] = True
-            values = stored.column("value", column)
-            if values is not None:
-                stored.bootstrap[count - 1, column] = values[count].reshape(())
-
-    def _done(self, row: int, column: int) -> bool:
-        """Whether the environment itself ended its episode at this row."""
-        step = self._stored.row(row, column)
-        return bool(step["terminated"] or step["truncated"])
 
     def __repr__(self) -> str:
         return f"RolloutMemory(horizon={self.horizon})"

@@ -143,28 +143,48 @@ class TimestepColumns:
 
     def remove(self, counts: np.ndarray, left: np.ndarray) -> None:
         """Drops the first `counts[b]` rows of each column; the `left[b]` behind them move up."""
-        for column, (start, size) in enumerate(zip(counts.tolist(), left.tolist(), strict=True)):
-            if start and size:
-                for leaf in (*self.leaves, self.cut, self.bootstrap):
-                    leaf[:size, column] = leaf[start : start + size, column].copy()
-            self.unmark(slice(size, None), column)
+        rows, columns = _first_rows(left)
+        if rows.size:
+            for leaf in (*self.leaves, self.cut, self.bootstrap):
+                leaf[rows, columns] = leaf[rows + counts[columns], columns]
+        behind = np.arange(int((counts + left).max(initial=0)))[:, None] >= left
+        self.unmark(*np.nonzero(behind))
 
-    def unmark(self, rows: slice, column: int | slice) -> None:
+    def unmark(self, rows: slice | np.ndarray, columns: int | slice | np.ndarray) -> None:
         """Takes back that rows were cut, and their bootstrap values."""
-        self.cut[rows, column] = False
-        self.bootstrap[rows, column] = 0.0
+        self.cut[rows, columns] = False
+        self.bootstrap[rows, columns] = 0.0
 
-    def column(self, name: str, column: int) -> np.ndarray | None:
-        """The rows `[capacity, ...]` of a leaf of that name; None where there is none."""
-        return self._pack(self.leaves)[name][:, column] if name in self.keys else None
+    def split(self, counts: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """Cuts columns of `positions[b]` rows before row `counts[b]`; what stays is of later.
+
+        Returns:
+          Where the last episode that is over ends in each column, int64 `[B]`.
+        """
+        columns = np.flatnonzero(counts < positions)
+        before, last = counts[columns] - 1, positions[columns] - 1
+        done = np.logical_or(*(self._named(name) for name in ENDS))[: int(positions.max())]
+        # What was cut at its end goes on there now.
+        goes_on = ~done[last, columns]
+        self.unmark(last[goes_on], columns[goes_on])
+        cut = (before >= 0) & ~done[before, columns]
+        rows, cut_columns = before[cut], columns[cut]
+        self.cut[rows, cut_columns] = True
+        if "value" in self.keys:
+            values = self._named("value").reshape(self.cut.shape)
+            self.bootstrap[rows, cut_columns] = values[rows + 1, cut_columns]
+        ends = np.where(done, np.arange(1, len(done) + 1)[:, None], 0)
+        ends[np.arange(len(done))[:, None] >= positions] = 0
+        ended = positions.copy()
+        ended[columns] = ends.max(axis=0)[columns]
+        return ended
+
+    def _named(self, name: str) -> np.ndarray:
+        return self._pack(self.leaves)[name]
 
     def _join(self, counts: np.ndarray) -> list[np.ndarray]:
-        columns = np.flatnonzero(counts)
-
-        def join(leaf: np.ndarray) -> np.ndarray:
-            return np.concatenate([leaf[: counts[column], column] for column in columns])
-
-        return [join(leaf) for leaf in (*self.leaves, self.cut, self.bootstrap)]
+        rows, columns = _first_rows(counts)
+        return [leaf[rows, columns] for leaf in (*self.leaves, self.cut, self.bootstrap)]
 
     def _pack(self, leaves: list[np.ndarray]) -> dict[str, Any]:
         packed = leaves
@@ -188,3 +208,10 @@ class TimestepColumns:
             f"fixed {dtype} of shape {shape}. Give it that dtype and shape from the first "
             "timestep on, or make a new memory."
         )
+
+
+def _first_rows(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Row and column of each of the first `counts[b]` rows, column after column: int64 `[N]`."""
+    columns = np.repeat(np.arange(len(counts)), counts)
+    starts = np.cumsum(counts) - counts
+    return np.arange(len(columns)) - starts[columns], columns
