@@ -78,6 +78,7 @@ class PGAgent:
                 "pgest.BatchMemory(batch_size=2000)."
             )
         self.config = run_config.resolved(config, model_dir)
+        run_config.set_threads(self.config)
         self.model_dir = None if self.config.model_dir is None else os.fspath(self.config.model_dir)
         self.memory = memory
         if params is not None and not isinstance(params, Mapping):

@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import numbers
 import os
+import warnings
+
+import tensorflow as tf
 
 # TensorFlow reads checkpoints by pattern: what it has written under such a name it does not find.
 _PATTERN_CHARACTERS = "*?[\\"
@@ -29,6 +32,11 @@ class RunConfig:
         warning, where XLA refuses; True raises instead; False never compiles.
       iterations_per_loop: with an in-graph environment, how many iterations (collect and
         update) one call of the compiled program runs.
+      intra_op_parallelism_threads: threads that one TensorFlow op or XLA program may use, in the
+        whole process, so it must be known before TensorFlow has done anything; None leaves
+        TensorFlow's own choice, every core. Waking a thread takes longer than a small network: 1
+        halves the processor time of acting in 8 to 64 environments, and of in-graph training in
+        few. Leave it where convolutions or wide layers have work for several cores.
 
     Raises:
       ValueError: a value is out of range, or two of `save_checkpoints_*` are given.
@@ -51,6 +59,7 @@ class RunConfig:
     log_step_count_steps: int | None = 100
     jit_compile: bool | str = "auto"
     iterations_per_loop: int = 1
+    intra_op_parallelism_threads: int | None = None
 
     def __post_init__(self) -> None:
         clocks = ("save_checkpoints_steps", "save_checkpoints_secs", "save_checkpoints_episodes")
@@ -63,6 +72,7 @@ class RunConfig:
         for name in (*clocks, "keep_checkpoint_every_n_hours", "iterations_per_loop"):
             optional = name in clocks
             _check_number(name, getattr(self, name), smallest=1e-9, optional=optional)
+        _check_number("intra_op_parallelism_threads", self.intra_op_parallelism_threads, 1e-9)
         for name in ("keep_checkpoint_max", "save_summary_steps", "log_step_count_steps"):
             _check_number(name, getattr(self, name), smallest=0)
         if self.tf_random_seed is not None:
@@ -110,6 +120,22 @@ def resolved(config: RunConfig | None, model_dir: str | os.PathLike[str] | None)
             f"{os.fspath(config.model_dir)!r}; give one."
         )
     return dataclasses.replace(config, model_dir=model_dir)
+
+
+def set_threads(config: RunConfig) -> None:
+    """Gives TensorFlow the threads that `config` asks for, and warns where it is too late."""
+    wanted = config.intra_op_parallelism_threads
+    if wanted is None or tf.config.threading.get_intra_op_parallelism_threads() == wanted:
+        return
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(int(wanted))
+    except RuntimeError:
+        warnings.warn(
+            f"RunConfig.intra_op_parallelism_threads={wanted} comes too late: TensorFlow has made "
+            "its threads. Make the agent before anything else uses TensorFlow, or set the "
+            f"environment variable TF_NUM_INTRAOP_THREADS={wanted}.",
+            stacklevel=3,
+        )
 
 
 def _check_path(name: str, value: object) -> None:

@@ -2,6 +2,9 @@
 
 import dataclasses
 import pathlib
+import subprocess
+import sys
+import textwrap
 
 import numpy as np
 import pytest
@@ -55,6 +58,7 @@ def test_a_path_is_a_model_dir(path):
         ({"jit_compile": 1}, ValueError, "expected 'auto', True or False"),
         ({"iterations_per_loop": None}, TypeError, "expected an integer"),
         ({"iterations_per_loop": 0}, ValueError, "expected more than 0"),
+        ({"intra_op_parallelism_threads": 0}, ValueError, "expected more than 0"),
     ],
 )
 def test_what_is_out_of_range_is_an_error(settings, error, message):
@@ -82,3 +86,31 @@ def test_what_is_in_range_is_taken(settings):
 def test_one_clock_for_checkpoints():
     with pytest.raises(ValueError, match="save_checkpoints_steps and save_checkpoints_secs"):
         pgest.RunConfig(save_checkpoints_steps=1, save_checkpoints_secs=1)
+
+
+def test_threads_are_limited_before_tensorflow_starts_and_not_silently_later():
+    """In a process of its own: TensorFlow makes its threads once."""
+    program = textwrap.dedent(
+        """
+        import warnings
+        import tensorflow as tf
+        import pgest
+        warnings.simplefilter("error")
+        def make(threads):
+            config = pgest.RunConfig(intra_op_parallelism_threads=threads)
+            pgest.PGAgent(lambda features, labels: None, pgest.BatchMemory(5), config=config)
+        make(1)
+        print(tf.config.threading.get_intra_op_parallelism_threads())
+        make(1)
+        try:
+            make(2)
+        except UserWarning as warning:
+            print(warning)
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    threads, warning = done.stdout.splitlines()
+    assert threads == "1"
+    assert "intra_op_parallelism_threads=2 comes too late" in warning
