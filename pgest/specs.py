@@ -48,7 +48,8 @@ class BoundedTensorSpec(tf.TensorSpec):
     Args:
       shape: the shape; entries may be None.
       dtype: the dtype.
-      minimum, maximum: inclusive bounds that broadcast to `shape`; infinities mean no bound.
+      minimum: inclusive lower bound that broadcasts to `shape`; -inf means none.
+      maximum: inclusive upper bound, likewise.
       name: the name of the leaf, or None.
 
     Raises:

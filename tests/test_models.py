@@ -1,7 +1,10 @@
 """The ready-made models on every space, with masks, normalisers, schedules, and in checkpoints."""
 
+import ast
 import dataclasses
+import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -335,3 +338,33 @@ class TestExploration:
     def test_a_distribution_that_follows_the_counter_in_training_too_only_warns(self):
         with pytest.warns(UserWarning, match="through global_timestep"):
             self.train(remember=False)
+
+
+PAGES = Path(__file__).parent.parent / "docs" / "algorithms"
+
+
+def documented(page):
+    """Defaults by field, of a page's tables of defaults."""
+    text = (PAGES / f"{page}.md").read_text(encoding="utf-8")
+    found = {}
+    for table in re.findall(r"^\| (?:field|setting) \| default \|(?:.+\n)+", text, re.MULTILINE):
+        for name, default in re.findall(r"^\| `(\w+)` \| ([^|]+) \|", table, re.MULTILINE):
+            found[name] = ast.literal_eval(default.strip("` "))
+    return found
+
+
+@pytest.mark.parametrize("model", [models.VPG, models.A2C, models.PPO, models.TRPO])
+def test_the_docs_have_every_field_with_its_default(model):
+    shared = documented("index")
+    update = {field.name for field in dataclasses.fields(pgest.UpdateConfig)}
+    defaults = {field.name: field.default for field in dataclasses.fields(model)}
+    own = {k: v for k, v in documented(model.__name__.lower()).items() if k in defaults}
+    found = {k: v for k, v in shared.items() if k not in update - {"target_kl"}} | own
+    for name, default in defaults.items():
+        assert found.get(name, "missing") == default, name
+
+
+def test_the_docs_have_the_defaults_of_an_update():
+    found = documented("index")
+    for field in dataclasses.fields(pgest.UpdateConfig):
+        assert found[field.name] == field.default

@@ -71,6 +71,33 @@ class NeverBetter(models.TRPO):
         return surrogate - tf.stop_gradient(surrogate)
 
 
+def test_what_joins_the_loss_joins_the_surrogate():
+    """As OpenAI Baselines' entropy bonus; and the loss of a subclass."""
+
+    class Pulled(models.TRPO):
+        def loss(self, distribution, value, labels):
+            loss, metrics = super().loss(distribution, value, labels)
+            return loss + 100.0 * distribution.logits[0, 0], metrics
+
+    def trained(model):
+        agent = pgest.PGAgent(model, pgest.RolloutMemory(horizon=32), config=CONFIG)
+        env = pgest.make(lambda: AnySpaces(BOX, spaces.Discrete(2)), num_envs=2)
+        agent.train(env, steps=3)
+        return agent
+
+    small = {"hidden_sizes": (4,), "cg_steps": 3}
+    plain, entropic, pulled = (
+        weights(trained(model))["action/bias"]
+        for model in (
+            models.TRPO(**small),
+            models.TRPO(entropy_weight=10.0, **small),
+            Pulled(**small),
+        )
+    )
+    assert np.ptp(entropic) < np.ptp(plain)
+    assert pulled[0] < pulled[1] - 0.1
+
+
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_a_failed_line_search_leaves_the_policy_bit_equal(jit_compile):
     config = pgest.RunConfig(tf_random_seed=0, jit_compile=jit_compile)

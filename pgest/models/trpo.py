@@ -27,7 +27,8 @@ class TRPO(policy_gradient.PolicyGradientModel):
     surrogate improves; where no length of step does both, it stays as it was, to the bit. The
     value is then fitted by an optimizer of its own, which leaves alone what it shares with the
     policy. All of it is one `train_op`, so one `global_step`: give the agent neither epochs nor
-    minibatches. `learning_rate` is the value's; `clip_norm` and `value_weight` play no part.
+    minibatches. `learning_rate` is the value's; `clip_norm`, `value_weight` and `value_clip_range`
+    play no part.
 
     Attributes:
       target_kl: the trust region: the largest mean KL divergence from the policy that acted.
@@ -57,15 +58,15 @@ class TRPO(policy_gradient.PolicyGradientModel):
     def loss(
         self, distribution: Any, value: tf.Tensor | None, labels: Mapping[str, Any]
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        """The surrogate; the value's loss is reported beside it."""
-        policy_loss = self.surrogate(distribution, labels)
+        """The surrogate and the entropy; the value's loss is only reported beside them."""
+        log_prob = distribution.log_prob(labels["action"])
+        policy_loss = losses.surrogate_loss(log_prob, labels["log_prob"], labels["advantage"])
         metrics = {"loss/policy": policy_loss}
         return self.add_value_and_entropy(policy_loss, distribution, value, labels, metrics)
 
     def surrogate(self, distribution: Any, labels: Mapping[str, Any]) -> tf.Tensor:
-        """What the policy's step makes smaller within the trust region."""
-        log_prob = distribution.log_prob(labels["action"])
-        return losses.surrogate_loss(log_prob, labels["log_prob"], labels["advantage"])
+        """What the policy's step makes smaller: the loss without a value."""
+        return self.loss(distribution, None, labels)[0]
 
     def train_op(
         self, loss: tf.Tensor, features: Mapping[str, Any], labels: Mapping[str, Any]
