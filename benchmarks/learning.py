@@ -2,7 +2,7 @@
 
     python benchmarks/learning.py                       # all runs that are not in the table yet
     python benchmarks/learning.py --only cartpole --seeds 3
-    python benchmarks/learning.py --report              # statistics, docs table and plots
+    python benchmarks/learning.py --report              # only writes docs/algorithms/learning.md
 
 Each run is a process of its own and appends one row to `results/learning.csv`, and its learning
 curve to `results/learning_curves.csv`; a run that has a row is not run again. Settings are RL
@@ -14,8 +14,6 @@ are fixed beforehand and every row counts.
 from __future__ import annotations
 
 import argparse
-import csv
-import dataclasses
 import datetime
 import importlib.metadata
 import json
@@ -32,123 +30,16 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import gymnasium
 import numpy as np
+from support import learning_report, tables
+from support.learning_tasks import TASKS, Task
 
 RESULTS = Path(__file__).parent / "results"
 TABLE, CURVES = RESULTS / "learning.csv", RESULTS / "learning_curves.csv"
-LIBRARIES = ("pgest", "stable-baselines3")
+LIBRARIES = learning_report.LIBRARIES
 PACKAGES = ("pgest", "tensorflow", "stable-baselines3", "sb3-contrib", "torch", "gymnasium")
 EVALUATION_EPISODES = 50
 EVALUATION_SEED = 10_000
 CURVE_POINTS = 25
-
-
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """One algorithm on one environment, in words that both libraries have."""
-
-    algorithm: str
-    env_id: str
-    num_envs: int
-    timesteps: int
-    horizon: int
-    seeds: int
-    discount: float = 0.99
-    gae_lambda: float = 0.95
-    minibatch_size: int = 64
-    epochs: int = 10
-    learning_rate: float = 3e-4
-    learning_rate_falls: bool = False
-    clip_ratio: float = 0.2
-    clip_ratio_falls: bool = False
-    entropy_weight: float = 0.0
-    value_weight: float = 0.5
-    clip_norm: float = 0.5
-    normalize: bool = False
-    hidden_sizes: tuple[int, ...] = (64, 64)
-    activation: str = "tanh"
-    initial_log_std: float = 0.0
-    cg_damping: float = 0.1
-    cg_steps: int = 15
-    critic_passes: int = 10
-
-
-def ppo(env_id: str, num_envs: int, timesteps: int, horizon: int, seeds: int, **rest: Any) -> Task:
-    return Task("PPO", env_id, num_envs, timesteps, horizon, seeds, **rest)
-
-
-def a2c(env_id: str, num_envs: int, timesteps: int, seeds: int, **rest: Any) -> Task:
-    settings = {"gae_lambda": 1.0, "learning_rate": 7e-4, "horizon": 5, **rest}
-    return Task("A2C", env_id, num_envs, timesteps, seeds=seeds, **settings)
-
-
-def trpo(env_id: str, num_envs: int, timesteps: int, horizon: int, seeds: int, **rest: Any) -> Task:
-    settings = {"learning_rate": 1e-3, "minibatch_size": 128, **rest}
-    return Task("TRPO", env_id, num_envs, timesteps, horizon, seeds, **settings)
-
-
-MUJOCO = {
-    "normalize": True, "initial_log_std": -2.0, "activation": "relu", "hidden_sizes": (256, 256)
-}  # fmt: skip
-
-TASKS = {
-    "cartpole-ppo": ppo(
-        "CartPole-v1", 8, 100_000, 32, 10, discount=0.98, gae_lambda=0.8, minibatch_size=256,
-        epochs=20, learning_rate=1e-3, learning_rate_falls=True, clip_ratio_falls=True,
-    ),
-    "cartpole-a2c": a2c("CartPole-v1", 8, 500_000, 10),
-    "cartpole-trpo": trpo(
-        "CartPole-v1", 2, 100_000, 512, 10, gae_lambda=0.98, minibatch_size=512, cg_damping=1e-3,
-        critic_passes=20,
-    ),
-    "acrobot-ppo": ppo(
-        "Acrobot-v1", 16, 1_000_000, 256, 5, gae_lambda=0.94, epochs=4, normalize=True
-    ),
-    "acrobot-a2c": a2c("Acrobot-v1", 16, 500_000, 5, normalize=True),
-    "acrobot-trpo": trpo("Acrobot-v1", 2, 100_000, 1024, 10, normalize=True),
-    "pendulum-ppo": ppo("Pendulum-v1", 4, 100_000, 1024, 10, discount=0.9, learning_rate=1e-3),
-    "pendulum-a2c": a2c(
-        "Pendulum-v1", 8, 1_000_000, 5, horizon=8, gae_lambda=0.9, discount=0.9, value_weight=0.4,
-        learning_rate_falls=True, normalize=True, initial_log_std=-2.0,
-    ),
-    "pendulum-trpo": trpo("Pendulum-v1", 2, 100_000, 1024, 10, discount=0.9, critic_passes=15),
-    "mountaincarcontinuous-ppo": ppo(
-        "MountainCarContinuous-v0", 1, 20_000, 8, 10, discount=0.9999, gae_lambda=0.9,
-        minibatch_size=256, learning_rate=7.77e-5, entropy_weight=0.00429, clip_ratio=0.1,
-        clip_norm=5.0, value_weight=0.19, normalize=True, initial_log_std=-3.29,
-    ),
-    "mountaincarcontinuous-a2c": a2c(
-        "MountainCarContinuous-v0", 4, 100_000, 10, horizon=100, normalize=True
-    ),
-    "mountaincarcontinuous-trpo": trpo(
-        "MountainCarContinuous-v0", 2, 50_000, 2048, 10, normalize=True
-    ),
-    "lunarlander-ppo": ppo(
-        "LunarLander-v3", 16, 1_000_000, 1024, 5, discount=0.999, gae_lambda=0.98, epochs=4,
-        entropy_weight=0.01,
-    ),
-    "lunarlander-a2c": a2c(
-        "LunarLander-v3", 8, 200_000, 10, discount=0.995, learning_rate=8.3e-4,
-        learning_rate_falls=True, entropy_weight=1e-5,
-    ),
-    "lunarlander-trpo": trpo(
-        "LunarLander-v3", 2, 200_000, 512, 5, gae_lambda=0.98, cg_damping=0.01, critic_passes=15
-    ),
-    "invertedpendulum-ppo": ppo(
-        "InvertedPendulum-v5", 1, 1_000_000, 32, 3, discount=0.999, gae_lambda=0.9, epochs=5,
-        learning_rate=2.22425e-4, entropy_weight=1.37976e-7, clip_ratio=0.4, clip_norm=0.3,
-        value_weight=0.19816, normalize=True,
-    ),
-    "hopper-ppo": ppo(
-        "Hopper-v5", 1, 1_000_000, 512, 3, discount=0.999, gae_lambda=0.99, minibatch_size=32,
-        epochs=5, learning_rate=9.80828e-5, entropy_weight=0.00229519, clip_norm=0.7,
-        value_weight=0.835671, **MUJOCO,
-    ),
-    "halfcheetah-ppo": ppo(
-        "HalfCheetah-v5", 1, 1_000_000, 512, 3, discount=0.98, gae_lambda=0.92, epochs=20,
-        learning_rate=2.0633e-5, entropy_weight=0.000401762, clip_ratio=0.1, clip_norm=0.8,
-        value_weight=0.58096, **MUJOCO,
-    ),
-}  # fmt: skip
 
 
 class SeededEpisodes(gymnasium.Wrapper):
@@ -365,23 +256,6 @@ COLUMNS = (
 CURVE_COLUMNS = ("task", "library", "seed", "timestep", "return")
 
 
-def append(path: Path, columns: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        if new:
-            writer.writeheader()
-        writer.writerows(rows)
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def wanted(only: str, seeds: int | None, libraries: list[str]) -> Iterator[tuple[str, str, int]]:
     """The runs asked for, seed by seed, libraries in turn."""
     for name, task in TASKS.items():
@@ -394,7 +268,7 @@ def wanted(only: str, seeds: int | None, libraries: list[str]) -> Iterator[tuple
 
 
 def run_missing(only: str, seeds: int | None, libraries: list[str]) -> None:
-    done = {(row["task"], row["library"], int(row["seed"])) for row in read(TABLE)}
+    done = {(row["task"], row["library"], int(row["seed"])) for row in tables.read(TABLE)}
     for name, library, seed in wanted(only, seeds, libraries):
         if (name, library, seed) in done:
             continue
@@ -405,127 +279,9 @@ def run_missing(only: str, seeds: int | None, libraries: list[str]) -> None:
             {"task": name, "library": library, "seed": seed, "timestep": timestep, "return": value}
             for timestep, value in row.pop("curve")
         ]
-        append(CURVES, CURVE_COLUMNS, curve)
-        append(TABLE, COLUMNS, [row])
+        tables.append(CURVES, CURVE_COLUMNS, curve)
+        tables.append(TABLE, COLUMNS, [row])
         print(f"{name} {library} seed {seed}: {row['return_mean']} in {row['seconds']} s")
-
-
-# --- statistics --------------------------------------------------------------------------------
-
-
-def interquartile_mean(scores: np.ndarray) -> np.ndarray:
-    """The mean of the middle half, along the last axis; fractions of a score count as such."""
-    ordered = np.sort(scores, axis=-1)
-    count = ordered.shape[-1]
-    places = np.arange(count)
-    weights = np.clip(np.minimum(places + 1, 0.75 * count) - np.maximum(places, 0.25 * count), 0, 1)
-    return (ordered * weights).sum(-1) / weights.sum()
-
-
-def difference_interval(
-    ours: np.ndarray, theirs: np.ndarray, samples: int = 20_000
-) -> tuple[float, float]:
-    """The 95 % bootstrap interval of the difference of the interquartile means."""
-    generator = np.random.default_rng(0)
-    drawn = [
-        interquartile_mean(generator.choice(scores, (samples, len(scores))))
-        for scores in (ours, theirs)
-    ]
-    low, high = np.quantile(drawn[0] - drawn[1], [0.025, 0.975])
-    return float(low), float(high)
-
-
-def report() -> list[dict[str, Any]]:
-    """A line a task for which there are rows of both libraries."""
-    lines = []
-    rows = read(TABLE)
-    for name, task in TASKS.items():
-        scores = {
-            library: np.array(
-                [
-                    float(row["return_mean"])
-                    for row in rows
-                    if (row["task"], row["library"]) == (name, library)
-                ]
-            )
-            for library in (*LIBRARIES, "random")
-        }
-        if not all(len(values) for values in scores.values()):
-            continue
-        ours, theirs = (scores[library] for library in LIBRARIES)
-        low, high = difference_interval(ours, theirs)
-        middle = [float(interquartile_mean(values)) for values in (ours, theirs)]
-        chance = float(scores["random"].mean())
-        bound = -0.1 * (middle[1] - chance)
-        lines.append(
-            {
-                "task": name,
-                "timesteps": task.timesteps,
-                "seeds": f"{len(ours)}, {len(theirs)}",
-                "random": chance,
-                "pgest": middle[0],
-                "stable-baselines3": middle[1],
-                "difference": middle[0] - middle[1],
-                "low": low,
-                "high": high,
-                "bound": bound,
-                "holds": low >= bound,
-            }
-        )
-    return lines
-
-
-def print_report(lines: list[dict[str, Any]]) -> None:
-    """A Markdown table, for docs."""
-    print(
-        "| task | timesteps | seeds | random | pgest | Stable-Baselines3 | difference (95 %) | "
-        "bound | holds |\n|---|---|---|---|---|---|---|---|---|"
-    )
-    for line in lines:
-        print(
-            f"| {line['task']} | {line['timesteps']:,} | {line['seeds']} | {line['random']:.1f} | "
-            f"{line['pgest']:.1f} | {line['stable-baselines3']:.1f} | {line['difference']:+.1f} "
-            f"({line['low']:+.1f} to {line['high']:+.1f}) | {line['bound']:.1f} | "
-            f"{'yes' if line['holds'] else 'no'} |"
-        )
-
-
-def plot(path: Path) -> None:
-    """Learning curves: the median of the seeds, and from the lowest to the highest."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    curves: dict[tuple[str, str], dict[int, list[float]]] = {}
-    for row in read(CURVES):
-        stretch = curves.setdefault((row["task"], row["library"]), {})
-        stretch.setdefault(int(row["timestep"]), []).append(float(row["return"]))
-    names = [name for name in TASKS if any(task == name for task, _ in curves)]
-    columns = min(3, len(names))
-    lines = math.ceil(len(names) / columns)
-    figure, axes = pyplot.subplots(
-        lines, columns, figsize=(4.2 * columns, 3.0 * lines), squeeze=False
-    )
-    for axis in axes.flat[len(names) :]:
-        axis.set_visible(False)
-    for name, axis in zip(names, axes.flat, strict=False):
-        for library, color in zip(LIBRARIES, ("#d1495b", "#30638e"), strict=True):
-            stretch = sorted(curves.get((name, library), {}).items())
-            if not stretch:
-                continue
-            timesteps = [timestep for timestep, _ in stretch]
-            axis.plot(timesteps, [np.median(v) for _, v in stretch], color=color, label=library)
-            spread = [[min(v) for _, v in stretch], [max(v) for _, v in stretch]]
-            axis.fill_between(timesteps, *spread, color=color, alpha=0.2, linewidth=0)
-        axis.set_title(name, fontsize=10)
-        axis.ticklabel_format(axis="x", style="sci", scilimits=(0, 0))
-        axis.grid(alpha=0.3)
-    axes.flat[0].legend(fontsize=8)
-    figure.supxlabel("timesteps", fontsize=9)
-    figure.supylabel("return of training episodes", fontsize=9)
-    figure.tight_layout()
-    figure.savefig(path)
 
 
 def main() -> None:
@@ -533,7 +289,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="tasks whose name holds this")
     parser.add_argument("--seeds", type=int, help="the first so many seeds of each task")
     parser.add_argument("--library", choices=LIBRARIES, help="one of the two")
-    parser.add_argument("--report", action="store_true", help="table and plots of what there is")
+    parser.add_argument("--report", action="store_true", help="table and plot of what there is")
     parser.add_argument("--run", nargs=3, metavar=("TASK", "LIBRARY", "SEED"), help="one run")
     arguments = parser.parse_args()
     if arguments.run:
@@ -543,9 +299,7 @@ def main() -> None:
     if not arguments.report:
         libraries = [arguments.library] if arguments.library else list(LIBRARIES)
         run_missing(arguments.only, arguments.seeds, libraries)
-    print_report(report())
-    if read(CURVES):
-        plot(Path(__file__).parent.parent / "docs" / "algorithms" / "learning.svg")
+    learning_report.write(TASKS, tables.read(TABLE), tables.read(CURVES))
 
 
 if __name__ == "__main__":
