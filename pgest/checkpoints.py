@@ -81,7 +81,7 @@ def all_checkpoints(directory: str | os.PathLike[str] | None) -> list[str]:
         state = tf.train.get_checkpoint_state(str(directory))
     except (tf.errors.OpError, ValueError):
         state = None
-    registered = list(state.all_model_checkpoint_paths) if state else []
+    registered = _registered(str(directory), state)
     found = sorted(
         (
             str(file)[: -len(".index")]
@@ -208,7 +208,7 @@ def remove(path: str) -> None:
 
 def _register(directory: str, path: str, keep_max: int | None, keep_every_n_hours: float) -> None:
     state = tf.train.get_checkpoint_state(directory)
-    paths = list(state.all_model_checkpoint_paths) if state else []
+    paths = _registered(directory, state)
     times = list(state.all_model_checkpoint_timestamps) if state else []
     times += [0.0] * (len(paths) - len(times))
     last_preserved = state.last_preserved_timestamp if state else 0.0
@@ -224,9 +224,9 @@ def _register(directory: str, path: str, keep_max: int | None, keep_every_n_hour
         remove(old)
     kept = known[max(excess, 0) :]
     proto = tf.compat.v1.train.generate_checkpoint_state_proto(
-        directory,
-        model_checkpoint_path=path,
-        all_model_checkpoint_paths=[p for p, _ in kept],
+        os.curdir,  # relative names, so that the directory can be moved
+        model_checkpoint_path=os.path.basename(path),
+        all_model_checkpoint_paths=[os.path.basename(p) for p, _ in kept],
         all_model_checkpoint_timestamps=[t for _, t in kept],
         last_preserved_timestamp=last_preserved,
     )
@@ -235,6 +235,12 @@ def _register(directory: str, path: str, keep_max: int | None, keep_every_n_hour
     with open(temporary, "w", encoding="utf-8") as file:
         file.write(text_format.MessageToString(proto))
     os.replace(temporary, state_file)
+
+
+def _registered(directory: str, state: Any) -> list[str]:
+    """The checkpoints that a state file names; the directory may have been copied since."""
+    paths = state.all_model_checkpoint_paths if state else []
+    return [os.path.join(directory, os.path.basename(path)) for path in paths]
 
 
 def _files(path: str) -> Iterable[str]:

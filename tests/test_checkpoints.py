@@ -40,6 +40,33 @@ def test_values_come_back_by_name_slashes_and_dots_included(tmp_path):
     assert not [name for name in os.listdir(tmp_path) if name.startswith(".writing")]
 
 
+def test_a_directory_can_be_copied_and_moved(tmp_path):
+    values = variables()
+    checkpoints.save(tmp_path / "run", values, step=1)
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    values["a/kernel"].assign([8.0, 9.0])
+    checkpoints.save(tmp_path / "run", values, step=2)
+    path, read = checkpoints.read_newest(tmp_path / "copy")
+    assert path == str(tmp_path / "copy" / "model.ckpt-1")
+    np.testing.assert_array_equal(read["a/kernel"], [1.0, 2.0])
+    assert tf.train.latest_checkpoint(tmp_path / "copy") == path
+    os.rename(tmp_path / "run", tmp_path / "moved")
+    assert checkpoints.latest(tmp_path / "moved") == str(tmp_path / "moved" / "model.ckpt-2")
+
+
+def test_a_copy_whose_state_names_the_original_leaves_it_alone(tmp_path):
+    """As tf.train writes it: with absolute paths."""
+    original = checkpoints.save(tmp_path / "run", variables(), step=1)
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    (tmp_path / "copy" / "checkpoint").write_text(
+        f'model_checkpoint_path: "{original}"\nall_model_checkpoint_paths: "{original}"\n'
+    )
+    assert checkpoints.latest(tmp_path / "copy") == str(tmp_path / "copy" / "model.ckpt-1")
+    checkpoints.save(tmp_path / "copy", variables(), step=2, keep_max=1)
+    assert checkpoints.latest(tmp_path / "run") == original
+    assert not os.path.exists(tmp_path / "copy" / "model.ckpt-1.index")
+
+
 def test_old_checkpoints_are_swept(tmp_path):
     for step in range(5):
         checkpoints.save(tmp_path, variables(), step=step, keep_max=2)
