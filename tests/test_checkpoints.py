@@ -163,7 +163,7 @@ def test_an_agent_that_was_never_built_has_its_own_weights_after_an_evaluation_o
     source.train("CartPole-v1", max_steps=3)
     path = source.latest_checkpoint()
     results = {}
-    agents = {"untouched": make_agent(), "evaluated": make_agent(), "continued": source}
+    agents = {"untouched": make_agent(), "evaluated": make_agent()}
     agents["continued"] = make_agent(tmp_path / "source")
     source.train("CartPole-v1", max_steps=5)
     for name in ("evaluated", "continued"):

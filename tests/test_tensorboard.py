@@ -39,8 +39,10 @@ def with_summaries(features, labels, mode, params):
     return spec
 
 
-def make_agent(model_fn, model_dir, memory=None, **config):
-    config = pgest.RunConfig(tf_random_seed=0, save_summary_steps=1, **config)
+def make_agent(model_fn, model_dir, memory=None, jit_compile=False, **config):
+    config = pgest.RunConfig(
+        tf_random_seed=0, save_summary_steps=1, jit_compile=jit_compile, **config
+    )
     memory = pgest.BatchMemory(batch_size=32) if memory is None else memory
     return pgest.PGAgent(
         model_fn, memory, model_dir=model_dir, config=config, params={"learning_rate": 3e-3}
@@ -80,7 +82,7 @@ def test_another_x_axis(tmp_path):
 @pytest.mark.parametrize("compiled", [False, True])
 def test_summaries_inside_model_fn_also_where_the_update_is_compiled(tmp_path, compiled):
     memory = pgest.RolloutMemory(horizon=16) if compiled else pgest.BatchMemory(batch_size=16)
-    agent = make_agent(with_summaries, tmp_path, memory)
+    agent = make_agent(with_summaries, tmp_path, memory, jit_compile=compiled)
     agent.train("CartPole-v1", steps=4)
     points = read(tmp_path)["mine/advantage"]
     assert len(points) >= 3
