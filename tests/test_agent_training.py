@@ -392,6 +392,16 @@ def test_run_episode_can_be_overridden_and_returns_statistics():
     cut = agent.played[-1]
     assert not cut.complete
     assert cut.length == 2
+    assert sum(each.length for each in complete) + cut.length == agent.global_timestep
+
+
+def test_statistics_of_an_episode_hold_the_loss_of_the_update_before_it():
+    config = pgest.RunConfig(tf_random_seed=0, jit_compile=False)
+    agent = Recorder(models.policy_gradient, pgest.BatchMemory(batch_size=8), config=config)
+    agent.played, updates = [], CountersOfUpdates()
+    agent.train(gymnasium.make("CartPole-v1"), steps=3, hooks=[updates])
+    losses = [metrics["loss"] for _, metrics in updates.seen]
+    assert [each.loss for each in agent.played] == [None, *losses[:-1]]
 
 
 def test_an_overridden_run_episode_and_a_vector_environment_do_not_go_together():
