@@ -460,6 +460,31 @@ def test_a_sequential_knows_its_variables_in_every_trace():
         np.testing.assert_array_equal(before[name], value, err_msg=name)
 
 
+@pytest.mark.parametrize("way", ["tape", "gradients"])
+def test_a_train_op_by_hand_is_counted_by_the_agent(way):
+    def model_fn(features, labels, mode):
+        layer = tf_keras.layers.Dense(2, name="logits")
+        optimizer = None if mode == pgest.Modes.PREDICT else tf_keras.optimizers.SGD(0.1)
+        with tf.GradientTape() as tape:
+            distribution = tfp.distributions.Categorical(logits=layer(features["state"]))
+            if mode == pgest.Modes.PREDICT:
+                return pgest.EstimatorSpec(mode, distribution=distribution)
+            log_prob = distribution.log_prob(labels["action"])
+            loss = -tf.reduce_mean(log_prob * labels["advantage"])
+        variables = layer.trainable_variables
+        differentiate = tape.gradient if way == "tape" else tf.gradients
+        pairs = zip(differentiate(loss, variables), variables, strict=True)
+        train_op = optimizer.apply_gradients(pairs)
+        return pgest.EstimatorSpec(mode, distribution=distribution, loss=loss, train_op=train_op)
+
+    agent = make_agent(model_fn)
+    agent.check("CartPole-v1")
+    before = agent.get_variable_value("logits/kernel")
+    agent.train("CartPole-v1", steps=3)
+    assert agent.global_step == agent.get_variable_value("global_step") == 3
+    assert np.abs(agent.get_variable_value("logits/kernel") - before).max() > 1e-4
+
+
 def test_recurrent_models_train_on_episodes_and_on_rollouts():
     agent = make_agent(models.recurrent)
     agent.train(gymnasium.make("CartPole-v1"), steps=2)
