@@ -74,6 +74,8 @@ def test_export_outputs_are_signatures(tmp_path):
     np.testing.assert_allclose(value, expected, rtol=1e-6)
     both = loaded.signatures["both"](observation=tf.constant(observation))
     np.testing.assert_allclose(both["twice"], 2.0 * both["v"])
+    with pytest.raises(ValueError, match="'gs://bucket' is an address of a remote file system"):
+        agent.export_saved_model("gs://bucket")
 
 
 def test_actions_are_the_environments_own(tmp_path):
