@@ -56,8 +56,10 @@ def _owners(handles: dict[int, Any]) -> dict[int, Any]:
     for candidate in gc.get_objects():
         # type(), since isinstance() asks proxies for what they stand for.
         if issubclass(type(candidate), _Resource):
-            # A table that was not made to the end has none.
-            handle = getattr(candidate, "resource_handle", None)
+            try:
+                handle = candidate.resource_handle
+            except (AttributeError, NotImplementedError):
+                continue  # not made to the end
             if id(handle) in handles:
                 owners[id(handle)] = candidate
     return owners
