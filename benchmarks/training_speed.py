@@ -7,8 +7,8 @@ Both sides of a row have the same algorithm, net (64 x 64 tanh, one for the poli
 value), horizon, hyper-parameters, optimizer and number of updates, and each is a process of its
 own (`contestants/`). With `--learning` both train for `learns_after` timesteps instead: the mean
 return of the latest hundred training episodes then has to be above a bound, or the row says that a
-side has not learnt. A peer that has a choice (PyTorch's threads, TF-Agents' drivers) is first timed
-in each variant, and the fastest one takes part.
+side has not learnt. A side that has a choice (threads, TF-Agents' drivers) is first timed in each
+variant, and the fastest one takes part.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import statistics
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from support import interpreters, measuring
@@ -29,20 +30,23 @@ _CHEETAH_BOUND = -150.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Peer:
-    """What pgest is measured against.
+class Side:
+    """Who takes part in a row.
 
     Attributes:
       name: in the table.
       program: in `contestants/`.
-      variants: of `Work.variant`; the fastest takes part.
+      variants: by name, the environment variables that set it up; the fastest takes part. The
+        program knows the name as `Work.variant`.
       venv: the virtual environment that has it, None for pgest's own.
       variable: the environment variable that names another Python.
     """
 
     name: str
     program: str
-    variants: tuple[str, ...] = ("",)
+    variants: Mapping[str, Mapping[str, str]] = dataclasses.field(
+        default_factory=lambda: {"default": {}}
+    )
     venv: str | None = None
     variable: str = ""
 
@@ -54,20 +58,40 @@ class Peer:
           ContestantError: it did not start.
         """
         work = dataclasses.replace(work, variant=variant)
-        if self.venv is None:
-            return Contestant(self.program, work)
-        return Contestant(self.program, work, interpreters.python_with(self.venv, self.variable))
+        python = sys.executable
+        if self.venv is not None:
+            python = interpreters.python_with(self.venv, self.variable)
+        return Contestant(self.program, work, python, self.variants[variant])
 
 
-STABLE_BASELINES = Peer(
-    "Stable-Baselines3", "stable_baselines", variants=("1 thread", "default threads")
+PGEST = Side(
+    "pgest",
+    "pgest_agent",
+    {"1 thread": {"TF_NUM_INTRAOP_THREADS": "1"}, "default threads": {}},
 )
-TF_AGENTS = Peer(
-    "TF-Agents", "tf_agents_reinforce", ("dynamic driver", "py driver"),
-    "tf-agents", "PGEST_TF_AGENTS_PYTHON",
-)  # fmt: skip
-JAX = Peer("JAX", "jax_ppo", venv="jax", variable="PGEST_JAX_PYTHON")
-ENVPOOL = Peer("EnvPool stepping alone", "environments_alone")
+STABLE_BASELINES = Side(
+    "Stable-Baselines3",
+    "stable_baselines",
+    {"1 thread": {"OMP_NUM_THREADS": "1"}, "default threads": {}},
+)
+TF_AGENTS = Side(
+    "TF-Agents",
+    "tf_agents_reinforce",
+    {"dynamic driver": {}, "py driver": {}},
+    "tf-agents",
+    "PGEST_TF_AGENTS_PYTHON",
+)
+JAX = Side(
+    "JAX",
+    "jax_ppo",
+    {
+        "1 thread": {"NPROC": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"},
+        "default threads": {},
+    },
+    "jax",
+    "PGEST_JAX_PYTHON",
+)
+ENVPOOL = Side("EnvPool stepping alone", "environments_alone")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +112,7 @@ class Row:
     label: str
     goal: float
     work: Work
-    peer: Peer
+    peer: Side
     piece: int
     learns_after: int = 0
     bound: float = _CARTPOLE_BOUND
@@ -149,25 +173,24 @@ ROWS = (
 )  # fmt: skip
 
 
-def fastest_variant(row: Row) -> str:
-    """The peer's fastest set-up, of pieces in turn."""
-    variants = row.peer.variants
-    if len(variants) == 1:
-        return variants[0]
-    contestants = {variant: row.peer.start(row.work, variant) for variant in variants}
+def fastest_variant(side: Side, row: Row) -> str:
+    """The fastest set-up of a side, of short pieces in turn."""
+    if len(side.variants) == 1:
+        return next(iter(side.variants))
+    contestants = {variant: side.start(row.work, variant) for variant in side.variants}
     for contestant in contestants.values():
         contestant.make()
-    pieces = {name: lambda one=one: one.train(row.piece) for name, one in contestants.items()}
-    timings = measuring.alternate(pieces, rounds=2)
+    short = row.piece if row.cold else row.piece // 4
+    pieces = {name: lambda one=one: one.train(short) for name, one in contestants.items()}
+    timings = measuring.alternate(pieces, rounds=2, warm_up=2)
     for contestant in contestants.values():
         contestant.close()
-    return max(variants, key=lambda variant: timings[variant].rate)
+    return max(side.variants, key=lambda variant: timings[variant].rate)
 
 
-def warm(row: Row, variant: str, rounds: int) -> dict[str, Any]:
+def warm(row: Row, variants: Mapping[str, str], rounds: int) -> dict[str, Any]:
     """Pieces in turn, all compiled."""
-    ours, peer = "pgest", row.peer.name
-    sides = {ours: Contestant("pgest_agent", row.work), peer: row.peer.start(row.work, variant)}
+    sides = {side.name: side.start(row.work, variants[side.name]) for side in (PGEST, row.peer)}
     for side in sides.values():
         side.make()
     pieces = {name: lambda side=side: side.train(row.piece) for name, side in sides.items()}
@@ -175,43 +198,40 @@ def warm(row: Row, variant: str, rounds: int) -> dict[str, Any]:
     timings = measuring.alternate(pieces, rounds, warm_up=2, seconds=30)
     for side in sides.values():
         side.close()
+    versions = sides[row.peer.name].versions.items()
     return {
-        **measuring.compared(row.label, timings, ours, peer, goal=row.goal),
-        "peer's variant": variant or "default",
-        "peer's versions": " ".join(f"{k}={v}" for k, v in sides[peer].versions.items()),
+        **measuring.compared(row.label, timings, PGEST.name, row.peer.name, goal=row.goal),
+        "variants": ", ".join(f"{name}: {variant}" for name, variant in variants.items()),
+        "peer's versions": " ".join(f"{package}={version}" for package, version in versions),
     }
 
 
 def learning(row: Row) -> dict[str, Any]:
     """What the latest training episodes got after `learns_after` timesteps, of both sides."""
     line: dict[str, Any] = {"work": row.label}
-    variant = row.peer.variants[0]
-    for name in ("pgest", row.peer.name):
-        ours = name == "pgest"
-        side = Contestant("pgest_agent", row.work) if ours else row.peer.start(row.work, variant)
-        side.make()
-        while side.timesteps < row.learns_after:
-            side.train(row.piece)
-        side.close()
-        if side.recent_return is not None:  # who only steps has no policy
-            learnt = "" if side.recent_return > row.bound else "HAS NOT LEARNT: "
-            reached = f"{side.recent_return:.0f} after {side.timesteps:,} timesteps"
-            line[f"{name} return"] = f"{learnt}{reached}, above {row.bound:g} asked"
+    for side in (PGEST, row.peer):
+        contestant = side.start(row.work, next(iter(side.variants)))
+        contestant.make()
+        while contestant.timesteps < row.learns_after:
+            contestant.train(row.piece)
+        contestant.close()
+        found = contestant.recent_return
+        if found is not None:  # who only steps has no policy
+            learnt = "" if found > row.bound else "HAS NOT LEARNT: "
+            reached = f"{found:.0f} after {contestant.timesteps:,} timesteps"
+            line[f"{side.name} return"] = f"{learnt}{reached}, above {row.bound:g} asked"
     return line
 
 
-def cold(row: Row, variant: str, rounds: int) -> dict[str, Any]:
+def cold(row: Row, variants: Mapping[str, str], rounds: int) -> dict[str, Any]:
     """Runs from nothing in turn, each in a new process: building, compiling, training."""
-    seconds: dict[str, list[float]] = {"pgest": [], row.peer.name: []}
+    seconds: dict[str, list[float]] = {PGEST.name: [], row.peer.name: []}
     for _ in range(rounds):
-        for name, pieces in seconds.items():
-            ours = name == "pgest"
-            side = Contestant("pgest_agent", row.work) if ours else row.peer.start(
-                row.work, variant
-            )  # fmt: skip
-            pieces.append(side.make().wall + side.train(row.cold).wall)
-            side.close()
-    ours, theirs = seconds["pgest"], seconds[row.peer.name]
+        for side in (PGEST, row.peer):
+            contestant = side.start(row.work, variants[side.name])
+            seconds[side.name].append(contestant.make().wall + contestant.train(row.cold).wall)
+            contestant.close()
+    ours, theirs = seconds[PGEST.name], seconds[row.peer.name]
     ratios = sorted(b / a for a, b in zip(ours, theirs, strict=True))
     return {
         "work": f"{row.label}, compilation and {row.cold:,} timesteps",
@@ -231,17 +251,26 @@ def lines_of(row: Row, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         if options.learning:
             yield learning(row)
             return
-        variant = row.peer.variants[0] if options.quick else fastest_variant(row)
-        yield warm(row, variant, 2 if options.quick else 7)
+        variants = {
+            side.name: next(iter(side.variants))
+            if options.quick or options.no_trials
+            else fastest_variant(side, row)
+            for side in (PGEST, row.peer)
+        }
+        yield warm(row, variants, 2 if options.quick else 7)
         if row.cold and not options.quick:
-            yield cold(row, variant, 3)
+            yield cold(row, variants, 2)
     except (ContestantError, interpreters.NotAvailableError) as error:
         yield {"work": row.label, "not measured": str(error)}
 
 
 def main() -> None:
     """Measures the rows that were asked for."""
-    options = measuring.arguments(__doc__, learning="look at who learns instead of how fast")
+    options = measuring.arguments(
+        __doc__,
+        learning="look at who learns instead of how fast",
+        no_trials="every side in its first variant: one thread",
+    )
     settings = {"net": "64x64 tanh, twice", "environment": "CartPole-v1 unless a row names one"}
     for row in ROWS:
         if options.rows in row.label:

@@ -1,6 +1,6 @@
 """Stable-Baselines3; its environments are always Python's, one after the other.
 
-The variant "1 thread" calls `torch.set_num_threads(1)`; "default threads" leaves PyTorch alone.
+The variant "1 thread" calls `torch.set_num_threads(1)`, any other leaves PyTorch alone.
 """
 
 from __future__ import annotations

@@ -198,7 +198,7 @@ def arguments(description: str | None, **flags: str) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="seconds instead of minutes")
     parser.add_argument("--rows", default="", help="only the rows whose name contains this")
     for flag, explained in flags.items():
-        parser.add_argument(f"--{flag}", action="store_true", help=explained)
+        parser.add_argument(f"--{flag.replace('_', '-')}", action="store_true", help=explained)
     return parser.parse_args()
 
 

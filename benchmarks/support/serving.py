@@ -40,7 +40,7 @@ class Work:
       horizon: timesteps of each environment an update; 0: whole episodes.
       episodes: of an update, where whole episodes make it up.
       iterations: updates in one call of an in-graph program.
-      variant: how a peer is set up, where it has a choice; the better one takes part.
+      variant: how a side is set up, where it has a choice; the better one takes part.
     """
 
     algorithm: str
