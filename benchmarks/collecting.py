@@ -4,8 +4,8 @@
 
 The peer is `collect_rollouts` of Stable-Baselines3's A2C. Both have its net, two separate ones of
 64 x 64 tanh for policy and value, and store observation, action, reward, value, log-probability
-and the ends of episodes; both hand over a batch after five timesteps, or after 2048, with the
-value that the last observation bootstraps from.
+and the ends of episodes; both hand over a batch after five timesteps, or after 2048. The value
+that the last observation bootstraps from is a call of its own there; pgest's update computes it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ def pgest_collector(horizon: int):
 def peer_collector(horizon: int):
     """`collect_rollouts` of Stable-Baselines3's A2C."""
     import stable_baselines3
+    import torch
 
+    torch.set_num_threads(1)  # its better setting for nets of this size
     model = stable_baselines3.A2C(
         "MlpPolicy", gymnasium.make("CartPole-v1"), n_steps=horizon, seed=0, device="cpu"
     )

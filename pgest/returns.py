@@ -13,6 +13,9 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+# Below it a variance is what rounding leaves of none.
+_NO_VARIANCE = 1e-20
+
 
 def discounted_returns(
     rewards: tf.Tensor,
@@ -147,8 +150,8 @@ def explained_variance(prediction: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
         target: float, the same shape.
 
     Returns:
-        A scalar; NaN where the target does not vary (as Stable-Baselines3), since then nothing can
-        be explained.
+        A scalar; 0 where the target does not vary and nothing can be explained (NaN in
+        Stable-Baselines3, which would end a run that watches its metrics for NaN).
 
     >>> float(explained_variance(tf.constant([1., 2., 3.]), tf.constant([1., 2., 3.])))
     1.0
@@ -156,8 +159,9 @@ def explained_variance(prediction: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
     target = tf.convert_to_tensor(target)
     residual = target - tf.cast(prediction, target.dtype)
     variance = tf.math.reduce_variance(target)
-    explained = 1.0 - tf.math.reduce_variance(residual) / variance
-    return tf.where(variance > 0.0, explained, tf.constant(float("nan"), target.dtype))
+    varies = variance > _NO_VARIANCE
+    unexplained = tf.math.reduce_variance(residual) / tf.where(varies, variance, 1.0)
+    return tf.where(varies, 1.0 - unexplained, 0.0)
 
 
 def normalize(advantages: tf.Tensor, *, epsilon: float = 1e-8) -> tf.Tensor:
