@@ -272,7 +272,7 @@ class PGAgent:
         """The greedy policy over the live variables.
 
         Raises:
-          RuntimeError: no environment was seen yet: train, evaluate or call `check(env)` first.
+          RuntimeError: it is not built yet: train, or call `check(env)` first.
         """
         return self._agent_policies().greedy
 
@@ -309,8 +309,8 @@ class PGAgent:
         if self._policies is None:
             if self._trainer is None:
                 raise RuntimeError(
-                    "The policy is not known before the agent has seen an environment: train "
-                    "first, or call agent.check(env)."
+                    "The policy is not built before training: train first, or call "
+                    "agent.check(env) with an environment like the one that it acts in."
                 )
             view = self._trainer.view
             spaces = (view.observation_space, view.action_space)

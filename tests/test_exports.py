@@ -129,3 +129,10 @@ def test_a_directory_that_tensorflow_cannot_read_from_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"export_dir_base is .*takes \* \? \[ \\ for patterns"):
         agent.export_saved_model(tmp_path / "lr[0.1]")
     assert not os.listdir(tmp_path)
+
+
+def test_a_policy_that_is_not_built_says_what_builds_it(tmp_path):
+    agent = pgest.PGAgent(models.policy_gradient, pgest.BatchMemory(batch_size=32))
+    for ask in (lambda: agent.policy, lambda: agent.export_saved_model(tmp_path)):
+        with pytest.raises(RuntimeError, match=r"train first, or call agent\.check\(env\)"):
+            ask()
