@@ -144,11 +144,12 @@ def report() -> None:
             chance = figures
         elif row["episode"] == "life":
             lives.append((int(row["timestep"]), *figures, row))
+    policies = {"random": "random actions", "pgest": "pgest, {:,} timesteps"}
     lines.insert(1, (lives[-1][-1], list(lives[-1][1:4])))
     table = tables.markdown(
         [
             {
-                "policy": f"{row['policy']}, {int(row['timestep']):,} timesteps",
+                "policy": policies[row["policy"]].format(int(row["timestep"])),
                 "episode": "a life, clipped" if row["episode"] == "life" else "a game",
                 "episodes": row["count"],
                 "mean return (95 %)": f"{mean:.2f} ({low:.2f} to {high:.2f})",
