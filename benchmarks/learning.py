@@ -259,7 +259,8 @@ CURVE_COLUMNS = ("task", "library", "seed", "timestep", "return")
 def wanted(only: str, seeds: int | None, libraries: list[str]) -> Iterator[tuple[str, str, int]]:
     """The runs asked for, seed by seed, libraries in turn."""
     for name, task in TASKS.items():
-        if only not in name:
+        # "pendulum-ppo" is a task, and a part of another one's name.
+        if name != only if only in TASKS else only not in name:
             continue
         yield name, "random", 0
         for seed in range(task.seeds if seeds is None else min(seeds, task.seeds)):
@@ -286,7 +287,7 @@ def run_missing(only: str, seeds: int | None, libraries: list[str]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default="", help="tasks whose name holds this")
+    parser.add_argument("--only", default="", help="a task, or those whose names hold this")
     parser.add_argument("--seeds", type=int, help="the first so many seeds of each task")
     parser.add_argument("--library", choices=LIBRARIES, help="one of the two")
     parser.add_argument("--report", action="store_true", help="table and plot of what there is")
