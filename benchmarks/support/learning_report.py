@@ -29,12 +29,13 @@ def write(tasks: Mapping[str, Any], rows: Rows, curves: Rows) -> None:
         return
     table = tables.markdown(lines)
     print(table)
-    missing = [name for name in tasks if name not in {line["task"] for line in lines}]
+    shown = [line["task"] for line in lines]
+    missing = [name for name in tasks if name not in shown]
     text = table
     if missing:
         text += f"\n\nNot run yet with three seeds or more: {', '.join(missing)}."
     tables.put(_PAGE, "learning", text)
-    plot(_PLOT, tasks, curves)
+    plot(_PLOT, shown, curves)
 
 
 def scores(rows: Rows, task: str, library: str) -> np.ndarray:
@@ -91,7 +92,7 @@ def compared(tasks: Mapping[str, Any], rows: Rows) -> list[dict[str, str]]:
     return lines
 
 
-def plot(path: Path, tasks: Mapping[str, Any], rows: Rows) -> None:
+def plot(path: Path, tasks: Sequence[str], rows: Rows) -> None:
     """Learning curves: the median of the seeds, and from the lowest to the highest."""
     import matplotlib
 
