@@ -13,8 +13,8 @@ class EpisodeStatistics:
     Attributes:
       total: the undiscounted sum of its rewards (the return).
       length: its timesteps.
-      max: its largest reward.
-      min: its smallest reward.
+      max: its largest reward; NaN of in-graph environments, which do not keep it.
+      min: its smallest reward; NaN likewise.
       avg: its mean reward a timestep.
       rewards: every reward in order; only `PGAgent.run_episode` fills it, elsewhere empty. Of an
         episode under way it is the list that grows with it.
