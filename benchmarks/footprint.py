@@ -29,6 +29,7 @@ from support.serving import Work
 
 IMPORT_GOAL, SLOPE_GOAL, PEAK_GOAL = 0.5, 1.0, 400.0
 MEGABYTE = 1024.0**2
+LONGEST = 600  # seconds of one run
 _IMPORT = """
 import time, tensorflow as tf, tensorflow_probability as tfp
 tfp.distributions.Normal  # TensorFlow Probability imports its parts when they are first used
@@ -145,14 +146,19 @@ def memory_of(run: Run, idle: float, quick: bool) -> dict[str, Any]:
         run = dataclasses.replace(run, timesteps=run.timesteps // 10)
     document = dataclasses.asdict(run)
     command = [sys.executable, __file__, "--child", json.dumps(document)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    line: dict[str, Any] = {"work": f"memory: {run.label}"}
+    try:
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, text=True, check=True, timeout=LONGEST
+        )
+    except subprocess.TimeoutExpired:
+        return {**line, "not measured": f"not done after {LONGEST} s"}
     found = json.loads(done.stdout.splitlines()[-1])
     points = np.asarray(found["points"][len(found["points"]) // 2 :])
     slope = np.polyfit(points[:, 0] / 1e6, points[:, 1], 1)[0]
     over = found["peak"] - idle
     goal = PEAK_GOAL + 2 * run.batch
-    line = {
-        "work": f"memory: {run.label}",
+    line |= {
         "timesteps": int(points[-1, 0]),
         "peak over idle TensorFlow MB": round(over),
         "goal MB": round(goal),

@@ -9,13 +9,21 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+import training_speed
 from support import measuring
 
 
 def rows_of(name: str) -> list[dict[str, Any]]:
-    """The stored rows of a benchmark."""
+    """The stored rows of a benchmark, in the order of the goals."""
+    labels = [row.label for row in training_speed.ROWS]
+
+    def place(row: dict[str, Any]) -> int:
+        of_goal = [at for at, label in enumerate(labels) if row["work"].startswith(label)]
+        return of_goal[0] if of_goal else len(labels)
+
     path = measuring.RESULTS / f"{name}.json"
-    return json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+    return sorted(rows, key=place)
 
 
 def table(header: Iterable[str], lines: Iterable[Iterable[Any]]) -> None:

@@ -164,7 +164,9 @@ def store(
     path = RESULTS / f"{name}.json"
     merged = {row["work"]: row for row in _stored(path)}
     for row in rows:
-        merged[row["work"]] = {**merged.get(row["work"], {}), **row, "measured": where["time"]}
+        before = merged.get(row["work"], {})
+        before.pop("not measured", None)
+        merged[row["work"]] = {**before, **row, "measured": where["time"]}
     document = {"machine": where, "settings": dict(settings), "rows": list(merged.values())}
     path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     columns = list(dict.fromkeys(column for row in merged.values() for column in row))
