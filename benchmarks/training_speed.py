@@ -274,8 +274,8 @@ def main() -> None:
     settings = {"net": "64x64 tanh, twice", "environment": "CartPole-v1 unless a row names one"}
     for row in ROWS:
         if options.rows in row.label:
-            lines = list(lines_of(row, options))
-            measuring.store("training_speed", lines, settings, keep=not options.quick)
+            for line in lines_of(row, options):
+                measuring.store("training_speed", [line], settings, keep=not options.quick)
 
 
 if __name__ == "__main__":
