@@ -56,7 +56,10 @@ def main():
             "minibatch_size": 256,
         },
         config=pgest.RunConfig(
-            tf_random_seed=arguments.seed, log_step_count_steps=None, iterations_per_loop=10
+            tf_random_seed=arguments.seed,
+            log_step_count_steps=None,
+            iterations_per_loop=10,
+            intra_op_parallelism_threads=1,  # 16 environments have no work for more
         ),
     )
     env = pgest.graph_environments.CartPole(num_envs=NUM_ENVS)

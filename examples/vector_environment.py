@@ -45,7 +45,8 @@ def train(name, environments, max_timesteps):
         # 32 timesteps of every environment an update; an episode under way goes on in the next.
         memory=pgest.RolloutMemory(horizon=32),
         optimizer_params={"epochs": 4, "minibatch_size": 128},
-        config=pgest.RunConfig(tf_random_seed=0),
+        # The network is too small to share out among threads.
+        config=pgest.RunConfig(tf_random_seed=0, intra_op_parallelism_threads=1),
         params={"learning_rate": 1e-3},
     )
     history = pgest.HistoryHook()
