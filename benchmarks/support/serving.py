@@ -134,6 +134,7 @@ class Contestant:
     ):
         self.work = work
         variables = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **(environment or {})}
+        variables["PYTHONUNBUFFERED"] = "1"  # what is said last is why it ended
         if python != sys.executable:
             variables.pop("PYTHONPATH", None)
         self._process = subprocess.Popen(
