@@ -2,11 +2,9 @@
 
     python benchmarks/loop_profile.py [--quick] [--rows "8 environments"]
 
-Nothing is wrapped: a second thread looks at the main thread's stack 1,000 times a second, and the
-innermost file of pgest or gymnasium on it says whose look it was. It waits for Python's lock, which
-a call into TensorFlow lets go of, so the shares of Python's own work come out a little low. A
-timer's signals would be fairer, but they interrupt TensorFlow's machine code, which on some
-machines does not survive it.
+The methods at which one part of pgest calls another are timed while a run is profiled, each without
+what it calls of the others; that costs a microsecond a timestep or so. What no part took is the
+loop's.
 
 In the graph one call does everything. There the time of an iteration is measured with 2 and with 8
 epochs instead: the difference is what six epochs cost, and what is left at no epochs is collecting
@@ -21,9 +19,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import collections
 import dataclasses
-import sys
-import threading
+import functools
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import training_speed
@@ -31,94 +29,94 @@ from contestants import pgest_agent
 from support import measuring
 from support.serving import Work
 
-INTERVAL = 0.001
-# The part of a path that says whose time it is; the first that fits the innermost frame that any
-# fits. What pgest's parts have in common (`programs.py`) and NumPy's Python belong to their caller.
-PLACES = (
-    ("/gymnasium/", "environment"),
-    ("/envpool/", "environment"),
-    ("/pgest/environment", "environment"),
-    ("/pgest/vector_environments.py", "environment"),
-    ("/pgest/in_process_environments.py", "environment"),
-    ("/pgest/tracing/acting.py", "act"),
-    ("/pgest/memory.py", "memory"),
-    ("/pgest/timestep_columns.py", "memory"),
-    ("/pgest/tracing/updating.py", "update"),
-    ("/pgest/tracing/iterating.py", "the in-graph program"),
-    ("/pgest/hooks/", "hooks"),
-    ("/pgest/runs.py", "hooks"),
-    ("/contestants/pgest_agent.py", "hooks"),
-    ("/pgest/", "the loop itself"),
-)
-# What they have in common; its time is its caller's.
-SHARED = ("/pgest/tracing/programs.py", "/pgest/tracing/feeding.py", "/pgest/nests.py")
-PARTS = tuple(dict.fromkeys(part for _, part in PLACES))
+from pgest import environment_view, memory, runs
+from pgest.tracing import acting, iterating, updating
+
+LOOP = "the loop itself"
 
 
-class Sampler:
-    """Counts looks at the main thread by the part of pgest that was at work.
+def timed_methods() -> Iterator[tuple[str, type, str]]:
+    """The part, class and name of every method at which time is handed from part to part."""
+    views = [environment_view.EnvironmentView]
+    for view in views:  # grows with its subclasses
+        views += view.__subclasses__()
+    memory_methods = (
+        "step_vector", "cut", "bootstrap", "columns_to_cut", "can_sample", "sample"
+    )  # fmt: skip
+    groups = (
+        ("environment", views, ("observe", "step")),
+        ("act", [acting.Actor], ("__call__",)),
+        ("memory", [memory.BatchMemory, memory.RolloutMemory], memory_methods),
+        ("update", [updating.Updater], ("__call__",)),
+        ("the in-graph program", [iterating.GraphIterations], ("__call__",)),
+        ("hooks", [runs.Run], ("episode_ended", "before_update", "after_update")),
+    )
+    for part, classes, names in groups:
+        for owner in classes:
+            yield from ((part, owner, name) for name in names if name in vars(owner))
+
+
+class Timers:
+    """Times the methods of `timed_methods` while it is entered.
 
     Example:
 
-        with Sampler() as sampler:
+        with Timers() as timers:
             train()
-        print(sampler.ticks)
+        print(timers.seconds)
     """
 
     def __init__(self) -> None:
-        self.ticks: collections.Counter[str] = collections.Counter()
-        self._parts: dict[str, str | None] = {}
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._look, args=[threading.get_ident()])
+        self.seconds: collections.Counter[str] = collections.Counter()
+        self._inner = 0.0  # what the method under way has spent in others that are timed
+        self._originals: list[tuple[type, str, Callable[..., Any]]] = []
 
-    def __enter__(self) -> Sampler:
-        # Python's lock changes hands after 5 ms otherwise, which is several updates.
-        self._before = sys.getswitchinterval()
-        sys.setswitchinterval(INTERVAL / 10)
-        self._thread.start()
+    def __enter__(self) -> Timers:
+        for part, owner, name in timed_methods():
+            original = vars(owner)[name]
+            self._originals.append((owner, name, original))
+            setattr(owner, name, self._timed(part, original))
+        self._started = time.perf_counter()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-        sys.setswitchinterval(self._before)
+        whole = time.perf_counter() - self._started
+        self.seconds[LOOP] = whole - sum(self.seconds.values())
+        for owner, name, original in self._originals:
+            setattr(owner, name, original)
 
-    def _look(self, thread: int) -> None:
-        while not self._done.wait(INTERVAL):
-            frame = sys._current_frames().get(thread)
-            while frame is not None:
-                part = self._part(frame.f_code.co_filename)
-                if part is not None:
-                    self.ticks[part] += 1
-                    break
-                frame = frame.f_back
+    def _timed(self, part: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        clock = time.perf_counter
 
-    def _part(self, path: str) -> str | None:
-        if path not in self._parts:
-            found = None
-            if not path.endswith(SHARED):
-                found = next((part for place, part in PLACES if place in path), None)
-            self._parts[path] = found
-        return self._parts[path]
+        @functools.wraps(original)
+        def timed(*arguments: Any, **named: Any) -> Any:
+            outer, self._inner = self._inner, 0.0
+            started = clock()
+            try:
+                return original(*arguments, **named)
+            finally:
+                passed = clock() - started
+                self.seconds[part] += passed - self._inner
+                self._inner = outer + passed
+
+        return timed
 
 
 def profile(label: str, work: Work, timesteps: int, rounds: int) -> dict[str, Any]:
-    """Trains `rounds` pieces under the sampler."""
+    """Trains `rounds` pieces with timers."""
     trainer = pgest_agent.Trainer(work)
     trainer.train(timesteps)
-    before, started = trainer.timesteps, time.perf_counter()
-    with Sampler() as sampler:
+    before = trainer.timesteps
+    with Timers() as timers:
         for _ in range(rounds):
             trainer.train(timesteps)
-    seconds, taken = time.perf_counter() - started, trainer.timesteps - before
+    seconds, taken = sum(timers.seconds.values()), trainer.timesteps - before
     line: dict[str, Any] = {"work": label, "timesteps/s": round(taken / seconds)}
     line["us/timestep"] = significant(1e6 * seconds / taken)
-    everything = sum(sampler.ticks.values())
-    for part in PARTS:
-        share = sampler.ticks[part] / everything
-        if share:
-            each = significant(1e6 * seconds / taken * share)
-            line[part] = f"{100 * share:.1f} % ({each} us)"
+    for part in dict.fromkeys([*(part for part, _, _ in timed_methods()), LOOP]):
+        each = significant(1e6 * timers.seconds[part] / taken)
+        if each:
+            line[part] = f"{100 * timers.seconds[part] / seconds:.1f} % ({each} us)"
     return line
 
 
@@ -168,8 +166,7 @@ def main() -> None:
         lines = [profile(row.label, row.work, row.piece, rounds)]
         if row.work.vectorization == "graph":
             lines.append(epochs_and_collecting(row.label, row.work, row.piece, rounds))
-        settings = {"interval seconds": INTERVAL}
-        measuring.store("loop_profile", lines, settings, keep=not options.quick)
+        measuring.store("loop_profile", lines, {}, keep=not options.quick)
 
 
 if __name__ == "__main__":
