@@ -372,7 +372,10 @@ def updates(count, **options):
 
 
 def test_the_hook_exports_and_saves_at_multiples_and_at_the_end(tmp_path):
-    hook = policy_saver_hook.PolicySaverHook(monitor.Every(steps=4), keep_max=None)
+    # In the background a save that still waits gives way to the next.
+    hook = policy_saver_hook.PolicySaverHook(
+        monitor.Every(steps=4), keep_max=None, async_saving=False
+    )
     LearningRun(tmp_path).drive([hook], updates(10))
     assert checkpoint_names(tmp_path / "policies") == [
         directories.checkpoint_name(step) for step in (4, 8, 10)
@@ -402,7 +405,9 @@ def test_the_hook_goes_by_any_clock(tmp_path, every, update):
 
 def test_the_hook_goes_on_where_a_run_ended(tmp_path):
     agent = make_agent()
-    hook = policy_saver_hook.PolicySaverHook(monitor.Every(steps=2), portable=True)
+    hook = policy_saver_hook.PolicySaverHook(
+        monitor.Every(steps=2), portable=True, async_saving=False
+    )
     run = LearningRun(tmp_path, agent).drive([hook], updates(4))
     before = inode(tmp_path / "policies")
     again = LearningRun(tmp_path, agent)
