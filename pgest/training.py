@@ -42,9 +42,9 @@ class Trainer:
         self._check_memory()
         self.loop = loops.HostLoop(self.actor, view, agent.memory, agent.counters)
         self._signature = batch_signature(self.actor, self.memory, view)
-        self._following = None
+        self._following_spec = None
         if self.loop.leaves_horizon_to_update:
-            self._following = following_spec(self.actor)
+            self._following_spec = following_spec(self.actor)
         self._updater = self._make_updater(None)
         self._summary_updater: updating.Updater | None = None
         self._operation_types: set[str] | None = None
@@ -97,7 +97,7 @@ class Trainer:
             )
         counters = self._agent.counters
         counters.publish(run.progress, updater.reads)
-        following = self.loop.following if self._following else {}
+        following = self.loop.following if self._following_spec else {}
         updated = updater(batch, counters.step, run.steps_left, following)
         counters.step += updated.steps
         self.loop.loss = updated.metrics["loss"]
@@ -129,7 +129,7 @@ class Trainer:
         )
         # XLA has no summaries.
         jit_compile = self._agent.config.jit_compile if writer is None else False
-        following = (self.actor, self._following) if self._following else None
+        following = (self.actor, self._following_spec) if self._following_spec else None
         return updating.Updater(graph, self._signature, jit_compile, following)
 
     def _batch(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
+import tf_keras
 
 import pgest
 from pgest import environments
@@ -94,3 +95,20 @@ def test_the_counters_variables_are_right_when_they_are_asked_for():
     agent.train("CartPole-v1", timesteps=40)
     assert agent.get_variable_value("global_timestep") == agent.global_timestep == 40
     assert agent.get_variable_value("global_episode") == agent.global_episode
+
+
+@pytest.mark.parametrize(
+    ("layer", "convolves"),
+    [
+        (tf_keras.layers.Conv1D(2, 3), True),
+        (tf_keras.layers.Conv2D(2, 3), True),
+        (tf_keras.layers.DepthwiseConv2D(3), True),
+        (tf_keras.layers.Conv3D(2, 3), True),
+        (tf_keras.layers.Dense(2), False),
+    ],
+)
+def test_convolutions_of_every_kind_are_found(layer, convolves):
+    rank = {"Conv1D": 1, "Conv3D": 3}.get(type(layer).__name__, 2)
+    signature = tf.TensorSpec([1, *[5] * rank, 3])
+    concrete = tf.function(layer).get_concrete_function(signature)
+    assert programs.convolves(concrete) is convolves

@@ -145,7 +145,8 @@ def convolves(concrete: Any) -> bool:
     In a loop on the CPU, XLA has code of its own for them that takes forty times as long as
     TensorFlow's; outside of one it calls the same library.
     """
-    return any("Conv2D" in op or "Conv3D" in op for op in operation_types(concrete))
+    kinds = ("conv2d", "conv3d")  # DepthwiseConv2dNative among them
+    return any(kind in op.lower() for op in operation_types(concrete) for kind in kinds)
 
 
 def operation_types(concrete: Any) -> set[str]:
