@@ -28,10 +28,10 @@ def blocked(monkeypatch):
     gate, entered = threading.Event(), threading.Event()
     bring_to_disk = directories.bring_to_disk
 
-    def wait(directory):
+    def wait(*arguments):
         entered.set()
         assert gate.wait(60)
-        bring_to_disk(directory)
+        bring_to_disk(*arguments)
 
     monkeypatch.setattr(directories, "bring_to_disk", wait)
     gate.entered = entered

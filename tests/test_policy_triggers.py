@@ -19,7 +19,7 @@ import saved_policy_models as models
 import tensorflow as tf
 import tf_keras
 
-from pgest import agent, memory, model_fn, optimization, policies, time_steps
+from pgest import agent, counters, memory, model_fn, optimization, policies, time_steps
 from pgest.hooks import monitor
 from pgest.saved_policies import (
     directories,
@@ -33,7 +33,9 @@ from pgest.saved_policies import (
 
 def make_agent(policy=None, **options):
     policy = policy if policy is not None else models.DiscretePolicy(**options)
-    return types.SimpleNamespace(policy=policies.GreedyPolicy(policy), collect_policy=policy)
+    return types.SimpleNamespace(
+        policy=policies.GreedyPolicy(policy), collect_policy=policy, counters=counters.Counters()
+    )
 
 
 def make_step(value=0):
@@ -235,6 +237,18 @@ def test_metadata_metrics(tmp_path, async_saving):
     np.testing.assert_array_equal(policy.get_metadata()["vector"], [1, 2])
     assert loader.load_policy(tmp_path).get_metadata()["python"] == 4.5
     assert loader.load_policy(tmp_path).get_metadata()["count"] == 3
+    metrics["vector"].results = [np.float32([1, 2, 3])]
+    with triggers.PolicySavedModelTrigger(
+        tmp_path / "c", agent, step, 1, metadata_metrics=metrics
+    ) as trigger:
+        metrics["vector"].results = [np.float32([1])]
+        step.assign(2)
+        with pytest.raises(
+            ValueError, match=r"gave float32\[1\], expected float32\[3\] as at first"
+        ):
+            trigger(2)
+        metrics["vector"].results = [np.float64([1, 2, 3])]
+    assert loader.load_policy(tmp_path / "c").get_metadata()["vector"].dtype == np.float32
     with pytest.raises(TypeError, match=r"metadata_metrics\['bad'\]: result\(\) gave 'x'"):
         triggers.PolicySavedModelTrigger(
             tmp_path / "b", agent, step, 1, metadata_metrics={"bad": Metric("x")}
@@ -351,6 +365,17 @@ def test_another_architecture_beside_checkpoints_is_refused(tmp_path):
     loader.load_policy(tmp_path)
 
 
+def test_what_lies_in_an_old_checkpoint_goes_with_it(tmp_path):
+    agent, step = make_agent(), make_step()
+    with triggers.PolicySavedModelTrigger(tmp_path, agent, step, 1, keep_max=1) as trigger:
+        for value in (1, 2, 3):
+            step.assign(value)
+            trigger(value)
+            (checkpoint,) = (tmp_path / "checkpoints").iterdir()
+            assert checkpoint.name == directories.checkpoint_name(value)
+            (checkpoint / "note.txt").write_text("read me")
+
+
 # --- PolicySaverHook -----------------------------------------------------------------------
 
 
@@ -364,6 +389,7 @@ class LearningRun(hooks_driver.Run):
     def _update(self, hooks, update):
         for variable in self.agent.collect_policy.variables():
             variable.assign(tf.fill(variable.shape, float(self.step + update.steps)))
+        self.agent.counters.variables["global_step"].assign(self.step + update.steps)
         super()._update(hooks, update)
 
 

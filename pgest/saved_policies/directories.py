@@ -14,9 +14,11 @@ import re
 import shutil
 import socket
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import tensorflow as tf
+
+Contents = Mapping[str, Sequence[str]]
 
 CHECKPOINTS = "checkpoints"
 _CHECKPOINT_NAME = "policy_checkpoint_%010d"
@@ -35,6 +37,12 @@ EXPORT_NAMES = frozenset(
         "policy.json",
     }
 )
+
+# What the files of a checkpoint are called, by directory, the innermost first.
+CHECKPOINT_CONTENTS: Contents = {
+    "variables": ("variables.index", "variables.data-00000-of-00001"),
+    "": (),
+}
 
 _HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"
 _numbers = itertools.count()
@@ -95,12 +103,17 @@ def step_in_name(path: str | os.PathLike[str]) -> int | None:
 
 
 @contextlib.contextmanager
-def appearing(directory: str | os.PathLike[str]) -> Iterator[str]:
+def appearing(directory: str | os.PathLike[str], contents: Contents | None = None) -> Iterator[str]:
     """Gives a hidden directory to write into; on a regular exit it takes the final name.
 
     An earlier export or checkpoint of that name is replaced in one operation of the file system
     where the system can exchange two names (Linux), else in two. Where anything fails, the final
     name is as it was and the hidden directory is gone.
+
+    Args:
+      directory: the final name.
+      contents: what will have been written, where that is known: names of files by directory. A
+        thread that looks for them takes Python from others once a file.
 
     Raises:
       tf.errors.FailedPreconditionError: the path is a file.
@@ -108,30 +121,46 @@ def appearing(directory: str | os.PathLike[str]) -> Iterator[str]:
       OSError: the file system refuses; a full disk and missing permissions among it.
     """
     final = os.path.abspath(local(directory))
-    if os.path.exists(final) and not os.path.isdir(final):
+    exists = os.path.exists(final)
+    if exists and not os.path.isdir(final):
         raise tf.errors.FailedPreconditionError(
             None, None, f"export_dir {final!r} is a file; give a directory to write into."
         )
-    parent, name = os.path.split(final)
-    os.makedirs(parent, exist_ok=True)
-    staging = os.path.join(parent, f".{name}.writing-{_HOST}-{os.getpid()}-{next(_numbers)}")
-    os.mkdir(staging)
+    staging = _hidden(final)
+    try:
+        os.mkdir(staging)
+    except FileNotFoundError:
+        os.makedirs(staging)
+    moved = False
     try:
         yield staging
-        bring_to_disk(staging)
-        _publish(staging, final)
-        _sync(parent)
+        bring_to_disk(staging, contents)
+        moved = not exists and _renamed(staging, final)
+        if not moved:
+            _publish(staging, final)
+        _sync(os.path.dirname(final))
     finally:
-        # Gone already unless something failed, or the name was exchanged with an earlier export.
-        shutil.rmtree(staging, ignore_errors=True)
+        # What failed, or an earlier export that the name was exchanged with.
+        if not moved:
+            shutil.rmtree(staging, ignore_errors=True)
 
 
-def remove(directory: str) -> None:
-    """Removes a directory so that no reader sees a part of it under its own name."""
-    parent, name = os.path.split(os.path.abspath(directory))
-    hidden = os.path.join(parent, f".{name}.writing-{_HOST}-{os.getpid()}-{next(_numbers)}")
+def remove(directory: str, contents: Contents | None = None) -> None:
+    """Removes a directory so that no reader sees a part of it under its own name.
+
+    Args:
+      directory: which.
+      contents: see `appearing`.
+    """
+    hidden = _hidden(os.path.abspath(directory))
     os.rename(directory, hidden)
-    shutil.rmtree(hidden, ignore_errors=True)
+    try:
+        for path, files in _walk(hidden, contents):
+            for file in files:
+                os.unlink(file)
+            os.rmdir(path)
+    except OSError:  # there is something else in it
+        shutil.rmtree(hidden, ignore_errors=True)
 
 
 def remove_leftovers(directory: str | os.PathLike[str]) -> None:
@@ -146,11 +175,16 @@ def remove_leftovers(directory: str | os.PathLike[str]) -> None:
             shutil.rmtree(os.path.join(directory, name), ignore_errors=True)
 
 
-def bring_to_disk(directory: str) -> None:
-    """Asks the system to write every file and directory below (and with) `directory` now."""
-    for path, _, files in os.walk(directory, topdown=False):
+def bring_to_disk(directory: str, contents: Contents | None = None) -> None:
+    """Asks the system to write every file and directory below (and with) `directory` now.
+
+    Args:
+      directory: which.
+      contents: see `appearing`.
+    """
+    for path, files in _walk(directory, contents):
         for file in files:
-            _sync(os.path.join(path, file))
+            _sync(file)
         _sync(path)
 
 
@@ -160,6 +194,32 @@ def write_file(path: str, content: str | bytes) -> None:
     with open(temporary, "wb") as file:
         file.write(content.encode() if isinstance(content, str) else content)
     os.replace(temporary, path)
+
+
+def _hidden(final: str) -> str:
+    """A name beside `final` that nobody looks for, and that says who writes there."""
+    parent, name = os.path.split(final)
+    return os.path.join(parent, f".{name}.writing-{_HOST}-{os.getpid()}-{next(_numbers)}")
+
+
+def _walk(directory: str, contents: Contents | None) -> Iterable[tuple[str, list[str]]]:
+    """The directories below, and then `directory`, each with the paths of its files."""
+    found: Iterable[tuple[str, Iterable[str]]]
+    if contents is None:
+        found = ((path, files) for path, _, files in os.walk(directory, topdown=False))
+    else:
+        found = ((os.path.join(directory, name), names) for name, names in contents.items())
+    for path, files in found:
+        yield path, [os.path.join(path, file) for file in files]
+
+
+def _renamed(staging: str, final: str) -> bool:
+    """Gives the final name; False where somebody else has taken it since."""
+    try:
+        os.rename(staging, final)
+    except OSError:
+        return False
+    return True
 
 
 def _publish(staging: str, final: str) -> None:

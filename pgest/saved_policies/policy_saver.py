@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import threading
@@ -273,14 +274,25 @@ class PolicySaver:
         """
         self.write_checkpoint(self.snapshot(), export_dir, options)
 
-    def snapshot(self, values: Mapping[int, tf.Variable] | None = None) -> snapshots.Snapshot:
-        """The present values; see `snapshots.Reader`. `write` and others save them later."""
+    def snapshot(
+        self,
+        values: Mapping[int, tf.Variable] | None = None,
+        metadata: Mapping[str, np.ndarray] | None = None,
+    ) -> snapshots.Snapshot:
+        """The present values, which `write` and others save later.
+
+        Args:
+          values: see `snapshots.Reader`.
+          metadata: values to be saved in place of those that the variables of that name hold.
+        """
         own = {id(variable) for variable in self._variables}
         # What is among the model's variables is found there.
         further = {name: v for name, v in self._registered_variables.items() if id(v) not in own}
-        return self._reader.take(
-            self._variables, self._train_step, self._metadata, registered=further, values=values
+        read = {} if metadata is not None else self._metadata
+        taken = self._reader.take(
+            self._variables, self._train_step, read, registered=further, values=values
         )
+        return taken if metadata is None else dataclasses.replace(taken, metadata=metadata)
 
     def write(
         self,

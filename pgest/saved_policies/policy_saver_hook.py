@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pgest import policies
+from pgest import counters, policies
 from pgest.hooks import monitor
 from pgest.saved_policies import directories, triggers
 
@@ -87,7 +87,6 @@ class PolicySaverHook(monitor.BaseMonitor):
                     "directory=... or PGAgent(model_dir=...)."
                 )
             directory = os.path.join(context.model_dir, DIRECTORY)
-        self._train_step = tf.Variable(context.step, dtype=tf.int64, trainable=False)
         options = dict(self._options)
         # A model that gives actions and no distribution acts greedily as it is.
         is_greedy = isinstance(context.agent.policy, policies.GreedyPolicy)
@@ -100,7 +99,11 @@ class PolicySaverHook(monitor.BaseMonitor):
         }
         # `Every` says when; the trigger saves whenever it is asked.
         self._trigger = triggers.PolicySavedModelTrigger(
-            directory, context.agent, self._train_step, interval=1, **options
+            directory,
+            context.agent,
+            context.agent.counters.variables[counters.GLOBAL_STEP],
+            interval=1,
+            **options,
         )
         if self._is_saved(context.step):
             self._trigger.set_start(context.step)
@@ -132,14 +135,12 @@ class PolicySaverHook(monitor.BaseMonitor):
             except (OSError, tf.errors.OpError) as error:
                 _LOGGER.error("A policy was not saved: %s", error)
             if context.healthy:
-                self._train_step.assign(context.step)
                 trigger(context.step, force_trigger=True)
         finally:
             trigger.close(final_save=False)
 
     def _save(self, context: monitor.RunContext) -> None:
         if self._trigger is not None and context.healthy:
-            self._train_step.assign(context.step)
             self._trigger(context.step, force_trigger=True)
 
     def _is_saved(self, step: int) -> bool:

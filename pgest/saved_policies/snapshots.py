@@ -25,7 +25,7 @@ class Snapshot:
       names: their names.
       trainable: whether each is trainable.
       train_step: value of the train step.
-      metadata: values by name.
+      metadata: values by name, tensors or arrays.
       registered: values of the variables of registered functions, by attribute.
     """
 
@@ -33,7 +33,7 @@ class Snapshot:
     names: tuple[str, ...]
     trainable: tuple[bool, ...]
     train_step: tf.Tensor
-    metadata: Mapping[str, tf.Tensor]
+    metadata: Mapping[str, tf.Tensor | np.ndarray]
     registered: Mapping[str, tf.Tensor] = dataclasses.field(default_factory=dict)
 
     @property
@@ -53,6 +53,9 @@ class Reader:
     def __init__(self) -> None:
         self._sources: list[tf.Variable] = []
         self._read: called_graphs.CalledGraph | None = None
+        self._described: tuple[tf.Variable, ...] = ()
+        self._names: tuple[str, ...] = ()
+        self._trainable: tuple[bool, ...] = ()
 
     def take(
         self,
@@ -75,23 +78,33 @@ class Reader:
         registered = registered or {}
         sources = [(values or {}).get(at, variable) for at, variable in enumerate(variables)]
         found = iter(self._values([*sources, train_step, *metadata.values(), *registered.values()]))
+        self._describe(variables)
         return Snapshot(
             variables=tuple(next(found) for _ in variables),
-            names=tuple(variable.name.partition(":")[0] for variable in variables),
-            trainable=tuple(bool(variable.trainable) for variable in variables),
+            names=self._names,
+            trainable=self._trainable,
             train_step=next(found),
             metadata={name: next(found) for name in metadata},
             registered={name: next(found) for name in registered},
         )
 
+    def _describe(self, variables: Sequence[tf.Variable]) -> None:
+        if not _are_same(variables, self._described):
+            self._described = tuple(variables)
+            self._names = tuple(variable.name.partition(":")[0] for variable in variables)
+            self._trainable = tuple(bool(variable.trainable) for variable in variables)
+
     def _values(self, sources: list[tf.Variable]) -> list[tf.Tensor]:
-        same = len(sources) == len(self._sources) and all(map(operator.is_, sources, self._sources))
-        if self._read is None or not same:
+        if self._read is None or not _are_same(sources, self._sources):
             self._sources = sources
             self._read = called_graphs.CalledGraph(
                 lambda: [variable.read_value() for variable in sources], []
             )
         return self._read([])
+
+
+def _are_same(these: Sequence[tf.Variable], those: Sequence[tf.Variable]) -> bool:
+    return len(these) == len(those) and all(map(operator.is_, these, those))
 
 
 class CheckpointWriter:
@@ -116,7 +129,8 @@ class CheckpointWriter:
         options: tf.train.CheckpointOptions | None = None,
     ) -> None:
         """Writes a checkpoint directory; it appears complete or not at all."""
-        with directories.appearing(export_dir) as staging:
+        contents = directories.CHECKPOINT_CONTENTS if options is None else None
+        with directories.appearing(export_dir, contents) as staging:
             self.write_variables(snapshot, staging, options)
 
     def write_variables(
@@ -126,7 +140,6 @@ class CheckpointWriter:
         options: tf.train.CheckpointOptions | None = None,
     ) -> None:
         """Writes `directory/variables/variables.*`."""
-        os.makedirs(os.path.join(directory, "variables"))
         prefix = os.path.join(directory, "variables", "variables")
         layout = (snapshot.names, tuple(snapshot.metadata), tuple(snapshot.registered))
         with tf.init_scope(), tf.device("CPU"):

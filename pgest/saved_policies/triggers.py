@@ -153,8 +153,13 @@ class PolicySavedModelTrigger(IntervalTrigger, closing.Closing):
         self._agent = agent
         self._train_step = train_step
         self._keep_max = keep_max
+        self._on_disk: dict[int, str] | None = None
         self._metrics = dict(metadata_metrics or {})
-        self._metadata = {name: _metric_variable(name, m) for name, m in self._metrics.items()}
+        self._first = {name: _first_result(name, m) for name, m in self._metrics.items()}
+        metadata = {
+            name: tf.Variable(value, trainable=False, name=name)
+            for name, value in self._first.items()
+        }
         self._raw_policy = _raw(agent.policy)
         exported: dict[str, policies.TFPolicy] = {RAW_POLICY: self._raw_policy}
         if save_collect_policy:
@@ -173,7 +178,7 @@ class PolicySavedModelTrigger(IntervalTrigger, closing.Closing):
                 seed=seed,
                 train_step=train_step,
                 input_fn_and_spec=input_fn_and_spec,
-                metadata=self._metadata,
+                metadata=metadata,
                 portable=name == PORTABLE_POLICY,
             )
             for name, policy in exported.items()
@@ -229,7 +234,6 @@ class PolicySavedModelTrigger(IntervalTrigger, closing.Closing):
         if stale:
             self._refuse_other_checkpoints()
         self._exported = frozenset(stale)
-        self._update_metadata()
         for name in stale:
             path = os.path.join(self._directory, name)
             if os.path.exists(os.path.join(path, specs_proto.FILE_NAME)):
@@ -255,14 +259,16 @@ class PolicySavedModelTrigger(IntervalTrigger, closing.Closing):
                     "or remove that one."
                 )
 
-    def _update_metadata(self) -> None:
-        for name, metric in self._metrics.items():
-            self._metadata[name].assign(metric.result())
+    def _metadata_values(self) -> dict[str, np.ndarray]:
+        return {
+            name: _metric_value(name, metric, self._first[name])
+            for name, metric in self._metrics.items()
+        }
 
     def _save_checkpoint(self) -> None:
-        self._update_metadata()
         saver = self._savers[RAW_POLICY]
-        snapshot = saver.snapshot(self._processed_values(saver))
+        # Past the variables: to assign one takes the training as long as to save it.
+        snapshot = saver.snapshot(self._processed_values(saver), self._metadata_values())
         name = directories.checkpoint_name(snapshot.step)
         path = os.path.join(self._directory, directories.CHECKPOINTS, name)
 
@@ -271,7 +277,7 @@ class PolicySavedModelTrigger(IntervalTrigger, closing.Closing):
             if PORTABLE_POLICY in self._savers:
                 portable_path = os.path.join(self._directory, PORTABLE_POLICY)
                 self._savers[PORTABLE_POLICY].write(snapshot, portable_path)
-            self._remove_oldest()
+            self._keep_newest(snapshot.step, path)
 
         if self._thread is None:
             write()
@@ -294,25 +300,43 @@ class PolicySavedModelTrigger(IntervalTrigger, closing.Closing):
             )
         return {positions[id(old)]: new for old, new in zip(own, given, strict=True)}
 
-    def _remove_oldest(self) -> None:
+    def _keep_newest(self, step: int, path: str) -> None:
+        """Removes the oldest checkpoints, now that there is one of `step`."""
         if self._keep_max is None:
             return
-        found = directories.checkpoint_steps(os.path.join(self._directory, directories.CHECKPOINTS))
-        for path in list(found.values())[: -self._keep_max]:
+        if self._on_disk is None:
+            # Once: each file that a thread asks for takes Python from the one that trains.
+            parent = os.path.dirname(path)
+            self._on_disk = directories.checkpoint_steps(parent)
+        self._on_disk[step] = path
+        for oldest in sorted(self._on_disk)[: -self._keep_max]:
             with contextlib.suppress(FileNotFoundError):
-                directories.remove(path)
+                directories.remove(self._on_disk.pop(oldest), directories.CHECKPOINT_CONTENTS)
 
 
 def _raw(policy: policies.TFPolicy) -> policies.TFPolicy:
     return policy.wrapped_policy if isinstance(policy, policies.GreedyPolicy) else policy
 
 
-def _metric_variable(name: str, metric: Any) -> tf.Variable:
-    """A variable of zeros for the results of a metric."""
+def _metric_value(name: str, metric: Any, first: np.ndarray) -> np.ndarray:
+    """The present result, of the shape and dtype of the first one."""
     result = metric.result()
-    value = result if tf.is_tensor(result) else np.asarray(result)
-    if not tf.is_tensor(value) and value.dtype.kind not in "biuf":
+    value = np.asarray(result.numpy() if hasattr(result, "numpy") else result)
+    if value.dtype == first.dtype and value.shape == first.shape:
+        return value
+    if value.shape != first.shape or not np.can_cast(value.dtype, first.dtype, "same_kind"):
+        raise ValueError(
+            f"metadata_metrics[{name!r}]: result() gave {value.dtype}{list(value.shape)}, expected "
+            f"{first.dtype}{list(first.shape)} as at first."
+        )
+    return value.astype(first.dtype)
+
+
+def _first_result(name: str, metric: Any) -> np.ndarray:
+    """What the metric gives at first: every later result has its shape and dtype."""
+    result = metric.result()
+    value = np.asarray(result.numpy() if tf.is_tensor(result) else result)
+    if not tf.is_tensor(result) and value.dtype.kind not in "biuf":
         raise TypeError(f"metadata_metrics[{name!r}]: result() gave {result!r}, expected a number.")
-    if not tf.is_tensor(value) and value.dtype == np.float64 and not isinstance(result, np.ndarray):
-        value = value.astype(np.float32)
-    return tf.Variable(tf.zeros(value.shape, value.dtype), trainable=False, name=name)
+    given_array = tf.is_tensor(result) or isinstance(result, np.ndarray)
+    return value.astype(np.float32) if value.dtype == np.float64 and not given_array else value
