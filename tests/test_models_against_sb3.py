@@ -232,7 +232,9 @@ def test_the_step_of_trpo(env_id, seed, target_kl, cg_damping, monkeypatch):
     assert our_step @ their_step / np.prod(lengths) >= 0.999
     accepted = 0.8 ** (len(divergences) - 2)
     np.testing.assert_allclose(metrics["policy/step_fraction"], accepted, rtol=1e-6)
-    np.testing.assert_allclose(*lengths, rtol=2e-3)
+    # Theirs starts conjugate gradients from noise, and little damping lets rounding grow: 0.0023 on
+    # one thread.
+    np.testing.assert_allclose(*lengths, rtol=5e-3)
     # The divergence: theirs is of (new, old), ours of (old, new) as in the paper
     ours_in_torch = with_weights(old, theirs, ours.model.store.variables)
     with torch.no_grad():
