@@ -167,7 +167,7 @@ ROWS = (
     ),
     *(in_graph(num_envs) for num_envs in (4, 64, 512, 2048)),
     Row(
-        "HalfCheetah-v5 PPO, 8 environments", 1.5, CHEETAH, STABLE_BASELINES, 4_096, 100_000,
+        "HalfCheetah-v5 PPO, 8 environments", 1.5, CHEETAH, STABLE_BASELINES, 4_096, 400_000,
         _CHEETAH_BOUND,
     ),
 )  # fmt: skip

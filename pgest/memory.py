@@ -344,7 +344,7 @@ class RolloutMemory(BatchMemory):
             raise ValueError(f"{self!r} holds {len(self)} of {self._wanted} timesteps, too few.")
         if end_to_end or (self._positions != self.horizon).any():
             return self._take(self._shares())
-        batch = self._stored.rows(self.horizon)
+        batch = self._stored.take_rows(self.horizon)
         self._stored.unmark(slice(0, self.horizon), slice(None))
         self._positions[:] = self._ended[:] = 0
         self._longest = self._held = self._num_ended = self._num_ended_timesteps = 0

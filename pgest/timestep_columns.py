@@ -17,6 +17,9 @@ CUT = "cut"
 BOOTSTRAP_VALUE = "bootstrap_value"
 ENDS = ("terminated", "truncated")
 
+# Bytes of a column up to which a copy is cheaper than memory that was never touched.
+_COPIED = 2**20
+
 
 class TimestepColumns:
     """See the module.
@@ -127,14 +130,25 @@ class TimestepColumns:
         """One timestep of one environment."""
         return self._pack([leaf[row, column] for leaf in self.leaves])
 
-    def rows(self, count: int) -> dict[str, Any]:
-        """The first rows of every column, `[count, B, ...]` by name, with CUT and the like."""
-        batch = self._pack([leaf[:count].copy() for leaf in self.leaves])
+    def take_rows(self, count: int) -> dict[str, Any]:
+        """The first rows of every column, `[count, B, ...]` by name, with CUT and the like.
+
+        The columns are free to be written again, but for the marks; see `unmark`.
+        """
+        batch = self._pack([self._handed_over(at, count) for at in range(len(self.leaves))])
         return {
             **batch,
             CUT: self.cut[:count].copy(),
             BOOTSTRAP_VALUE: self.bootstrap[:count].copy(),
         }
+
+    def _handed_over(self, at: int, count: int) -> np.ndarray:
+        leaf = self.leaves[at]
+        if leaf.nbytes < _COPIED:
+            return leaf[:count].copy()
+        # The next batch of images gets memory of its own when it is written, and not before.
+        self.leaves[at] = np.empty_like(leaf)
+        return leaf[:count]
 
     def end_to_end(self, counts: np.ndarray) -> dict[str, Any]:
         """The first `counts[b]` rows of each column, `[N, ...]` by name, with CUT and the like."""

@@ -14,6 +14,9 @@ from pgest.hooks import defaults, monitor
 from pgest.tracing import acting, preparation, probing, updating
 from pgest.tracing import model as model_lib
 
+# Timesteps of the first batch on which TRAIN's policy is compared with the one that acted.
+_LOOKED_AT = 256
+
 
 class Trainer:
     """Compiled programs, a loop and a memory for one environment.
@@ -152,7 +155,12 @@ class Trainer:
         prepare = preparation.Preparation(
             self._agent.update_config, self.actor.recurrent, self._agent.counters
         )
-        tensors = tf.nest.map_structure(tf.convert_to_tensor, dict(batch))
+        # A look at all of a batch of images takes more memory than an update by minibatches.
+        rows = max(_LOOKED_AT // batch["reward"].shape[1], 1)
+        first = {name: nest for name, nest in batch.items() if name == "policy_state"}
+        for name in batch.keys() - first.keys():
+            first[name] = tf.nest.map_structure(lambda leaf: leaf[:rows], batch[name])
+        tensors = tf.nest.map_structure(tf.convert_to_tensor, first)
         features, labels, _ = prepare(tensors)
         writer = self._agent.summary_writer or tf.summary.create_noop_writer()
         with writer.as_default(step=0), tf.summary.record_if(True):

@@ -424,6 +424,19 @@ def test_a_rollout_is_time_first():
     assert memory.lengths.tolist() == [1, 1]
 
 
+def test_a_rollout_of_images_stays_what_it_was():
+    images = np.random.default_rng(0).integers(256, size=[7, 2, 300, 300, 3], dtype=np.uint8)
+    memory = memory_lib.RolloutMemory(3)
+    batches = []
+    for image in images:
+        memory.step_vector(vector([0, 1], state=image))
+        if memory.can_sample():
+            batches.append(memory.sample()["state"])
+    assert batches[0].nbytes > 2**20  # so large that it is not copied
+    np.testing.assert_array_equal(np.concatenate(batches), images[:6])
+    np.testing.assert_array_equal(memory.get_by_index(1)["state"], images[6, 1])
+
+
 def test_a_column_whose_episode_ends_with_the_rollout_is_not_cut():
     memory = pgest.RolloutMemory(horizon=2)
     memory.step_vector(vector([0, 1]))
