@@ -158,6 +158,19 @@ class EnvironmentView(abc.ABC):
                 finite. The next ``observe()`` resets everything.
         """
 
+    def prepare(self) -> None:  # noqa: B027 - most environments do nothing by themselves
+        """Starts what the next ``observe()`` will wait for, where it goes on by itself meanwhile.
+
+        Only the view may be used from here until ``observe()``, ``settle()`` or ``reset()``.
+        """
+
+    def settle(self) -> None:  # noqa: B027
+        """Waits for what ``prepare()`` has started, so that others may use the environments.
+
+        Raises:
+            EnvironmentFailure: As in ``observe()``.
+        """
+
     @abc.abstractmethod
     def _close_environments(self) -> None:
         """Closes every environment."""

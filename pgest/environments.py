@@ -28,6 +28,7 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import VectorEnv
 
+from pgest.env_pools import EnvPoolEnvironments, is_env_pool
 from pgest.environment_view import EnvironmentFailure, EnvironmentView, Transition, describe
 from pgest.in_process_environments import InProcessEnvironments, SingleEnvironment
 from pgest.vector_environments import VectorEnvironments, asynchronous
@@ -69,7 +70,7 @@ def view(
         return env
     if isinstance(env, VectorEnv):
         _expect_num_envs(env, env.num_envs, num_envs)
-        return VectorEnvironments(env, given=env, seed=seed, owned=False)
+        return _vector(env, given=env, seed=seed, owned=False)
     if isinstance(env, gymnasium.Env):
         _expect_num_envs(env, 1, num_envs)
         return SingleEnvironment(env, given=env, seed=seed, owned=False)
@@ -137,7 +138,7 @@ def make(
     vector: VectorEnv = gymnasium.make_vec(
         env_or_factory, num_envs or 1, vectorization_mode="vector_entry_point", **kwargs
     )
-    return VectorEnvironments(vector, given=env_or_factory, seed=seed, owned=True)
+    return _vector(vector, given=env_or_factory, seed=seed, owned=True)
 
 
 def _in_process(
@@ -157,7 +158,7 @@ def _in_process(
         view_: EnvironmentView
         if isinstance(first, VectorEnv):
             _expect_num_envs(first, first.num_envs, num_envs if several else None)
-            view_ = VectorEnvironments(first, given=given, seed=seed, owned=True)
+            view_ = _vector(first, given=given, seed=seed, owned=True)
         elif num_envs is None or not several:
             view_ = SingleEnvironment(first, given=given, seed=seed, owned=True)
         else:
@@ -170,6 +171,11 @@ def _in_process(
             view_ = InProcessEnvironments(envs, given=given, seed=seed, owned=True)
         stack.pop_all()
     return view_
+
+
+def _vector(env: VectorEnv, **rest: Any) -> VectorEnvironments:
+    kind = EnvPoolEnvironments if is_env_pool(env) else VectorEnvironments
+    return kind(env, **rest)
 
 
 def _factory(env_or_factory: str | Factory, kwargs: dict[str, Any]) -> Factory:

@@ -71,6 +71,7 @@ class HostLoop:
             self.batch_state = self._state
         acted = self.actor(observation, self.counters.timestep, mask, self._state, reset)
         transition = self.view.step(acted.environment_action)
+        self.view.prepare()
         self._state = acted.policy_state
         if self.memory is not None:
             self._store(self.memory, observation, mask, acted, transition, reset)
@@ -108,14 +109,17 @@ class HostLoop:
           episode_ended: called once for each episode that ends.
         """
         counters = self.counters
-        while not must_pause():
-            transition = self.step()
-            counters.timestep += self._count(transition)
-            if np.count_nonzero(self.done):
-                finished = self.ended(transition)
-                counters.episode += len(finished)
-                for statistics in finished:
-                    episode_ended(statistics)
+        try:
+            while not must_pause():
+                transition = self.step()
+                counters.timestep += self._count(transition)
+                if np.count_nonzero(self.done):
+                    finished = self.ended(transition)
+                    counters.episode += len(finished)
+                    for statistics in finished:
+                        episode_ended(statistics)
+        finally:
+            self.view.settle()  # somebody else may step them before the loop goes on
 
     def _count(self, transition: environment_view.Transition) -> int:
         return int(transition.acted.sum()) if self._some_rest else self.view.num_envs

@@ -141,7 +141,7 @@ class VectorEnvironments(EnvironmentView):
                 next_observation = self._final_observations(observation, infos, rows)
         self._check_finite(next_observation, reward, action)
         self._follow_masks(infos, ended, self._all_acted)
-        self.timestep += int(acted.sum())
+        self.timestep += self.num_envs if acted is self._all_acted else int(acted.sum())
         self._observation, self._ended = observation, ended
         return Transition(reward, terminated, truncated, next_observation, acted, last_infos)
 
@@ -153,6 +153,10 @@ class VectorEnvironments(EnvironmentView):
             observation = self._observations.copy(raw_observation)
         except Exception as error:
             raise self._raised(error, "reset") from error
+        self._began(observation, infos, mask)
+
+    def _began(self, observation: Nest, infos: Any, mask: np.ndarray) -> None:
+        """Goes on with what a reset of the environments in `mask` gave."""
         self._check_finite(observation)
         self._masked = self._mask_method is not None or "action_mask" in infos
         self._follow_masks(infos, self._none, mask)
@@ -182,7 +186,7 @@ class VectorEnvironments(EnvironmentView):
         next_observation = self._observations.copy(observation)
         for row in rows:
             # gymnasium: an object array of single observations; others: a nest of batches.
-            value = final[row] if isinstance(final, np.ndarray) else _row(final, row)
+            value = final[row] if isinstance(final, np.ndarray) else row_of(final, row)
             try:
                 self._observations.check(value)
             except ValueError as error:
@@ -196,14 +200,11 @@ class VectorEnvironments(EnvironmentView):
             # At the top stand the infos of the reset, but for what RecordEpisodeStatistics adds.
             top = {key: infos[key] for key in ("episode", "_episode") if key in infos}
             infos = {**top, **infos.get("final_info", {})}
-        columns = list(_columns(infos))
-        last_infos: dict[int, dict[str, float]] = {int(row): {} for row in rows}
-        for name, values, masks in columns:
-            for row, last in last_infos.items():
-                if all(mask[row] for mask in masks):
-                    number = as_number(values[row])
-                    if number is not None:
-                        last[name] = number
+        last_infos: dict[int, dict[str, float]] = {row: {} for row in rows.tolist()}
+        for name, values, masks in _columns(infos):
+            for (row, last), number in zip(last_infos.items(), _numbers(values, rows), strict=True):
+                if number is not None and all(mask[row] for mask in masks):
+                    last[name] = number
         return last_infos
 
     def _follow_masks(self, infos: Any, ended: np.ndarray, stepped: np.ndarray) -> None:
@@ -301,12 +302,12 @@ def autoreset_mode(env: VectorEnv) -> AutoresetMode:
     )
 
 
-def _row(values: Any, row: int) -> Any:
-    """One environment's part of batched arrays, dicts or tuples of them."""
+def row_of(values: Any, row: int | np.ndarray) -> Any:
+    """The part of one environment, or of several, of batched arrays, dicts or tuples of them."""
     if isinstance(values, Mapping):
-        return {key: _row(value, row) for key, value in values.items()}
+        return {key: row_of(value, row) for key, value in values.items()}
     if isinstance(values, tuple):
-        return tuple(_row(value, row) for value in values)
+        return tuple(row_of(value, row) for value in values)
     return values[row]
 
 
@@ -325,6 +326,13 @@ def _columns(
             yield from _columns(values, f"{prefix}{key}/", present)
         elif isinstance(values, (np.ndarray, list)):
             yield prefix + key, values, present
+
+
+def _numbers(values: Any, rows: np.ndarray) -> list[float | None]:
+    """What `as_number` gives of some rows; all at once, since hundreds may end together."""
+    if isinstance(values, np.ndarray) and values.dtype.kind in "biuf" and values.ndim == 1:
+        return values[rows].astype(np.float64).tolist()
+    return [as_number(values[row]) for row in rows]
 
 
 def _merge_masks(new: Nest, old: Nest, stepped: np.ndarray, free: np.ndarray) -> Nest:

@@ -56,6 +56,7 @@ LAYERS = (
         "environment_view",
         "in_process_environments",
         "vector_environments",
+        "env_pools",
         "environments",
         "environment_speeds",
         "graph_environments",

@@ -289,14 +289,3 @@ def test_an_env_pool_that_steps_a_part_at_a_time_is_refused():
     vector.is_async = True
     with pytest.raises(ValueError, match="batch_size=num_envs"):
         VectorEnvironments(vector, given=vector, seed=0, owned=False)
-
-
-def test_an_env_pool_is_a_vector_environment_like_any_other():
-    envpool = pytest.importorskip("envpool")
-    pool = envpool.make("CartPole-v1", env_type="gymnasium", num_envs=3, seed=1)
-    view = environments.view(pool, seed=0)
-    rows = trajectories(view, 60)
-    for row in rows:
-        for (*_, last, terminated, truncated), (following, *_) in zip(row, row[1:], strict=False):
-            assert terminated or truncated or last == following
-    assert sum(step[4] for step in rows[0]) > 2
