@@ -44,7 +44,7 @@ def timed_methods() -> Iterator[tuple[str, type, str]]:
         "step_vector", "cut", "bootstrap", "columns_to_cut", "can_sample", "sample"
     )  # fmt: skip
     groups = (
-        ("environment", views, ("observe", "step")),
+        ("environment", views, ("observe", "step", "prepare", "settle")),
         ("act", [acting.Actor], ("__call__",)),
         ("memory", [memory.BatchMemory, memory.RolloutMemory], memory_methods),
         ("update", [updating.Updater], ("__call__",)),

@@ -37,6 +37,14 @@ class RunConfig:
         TensorFlow's own choice, every core. Waking a thread takes longer than a small network: 1
         halves the processor time of acting in 8 to 64 environments, and of in-graph training in
         few. Leave it where convolutions or wide layers have work for several cores.
+      overlap_updates: with environments on the host, run each update in a thread while the next
+        batch is collected. It is then collected by the weights from before that update, so that
+        batches are one update old when they are trained on, from the third on. For losses that
+        correct for old actions, as PPO's does, and where a second core is free. Two runs of one
+        seed stay bit-equal; limits stay exact, and a call of `train` ends with its last update.
+        Hooks, checkpoints and evaluations see whole updates alone: an update counts, and
+        `after_run` tells of it, once the next batch is there. Hooks that assign to what the update
+        reads, a learning rate for one, do so in `after_run`.
 
     Raises:
       ValueError: a value is out of range, or two of `save_checkpoints_*` are given.
@@ -60,6 +68,7 @@ class RunConfig:
     jit_compile: bool | str = "auto"
     iterations_per_loop: int = 1
     intra_op_parallelism_threads: int | None = None
+    overlap_updates: bool = False
 
     def __post_init__(self) -> None:
         clocks = ("save_checkpoints_steps", "save_checkpoints_secs", "save_checkpoints_episodes")
@@ -82,6 +91,10 @@ class RunConfig:
                     f"RunConfig.tf_random_seed is {self.tf_random_seed}; expected less than 2**31."
                 )
         _check_path("model_dir", self.model_dir)
+        if not isinstance(self.overlap_updates, bool):
+            raise TypeError(
+                f"RunConfig.overlap_updates is {self.overlap_updates!r}; expected True or False."
+            )
         if not isinstance(self.jit_compile, bool) and self.jit_compile != "auto":
             raise ValueError(
                 f"RunConfig.jit_compile is {self.jit_compile!r}; expected 'auto', True or False."

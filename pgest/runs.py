@@ -86,6 +86,11 @@ class Run(monitor.RunContext):
             return None
         return self.limits.max_steps - self._agent.counters.step
 
+    def may_end_within(self, steps: int) -> bool:
+        """Whether the run is over once so many more steps are done, whatever is collected."""
+        left = self.steps_left
+        return self.must_pause() or (left is not None and left <= steps)
+
     @property
     def progress(self) -> float:
         """How much of the run is done by the nearest of its limits, 0 to 1; 0 without limits."""

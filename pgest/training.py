@@ -11,7 +11,7 @@ import tensorflow as tf
 from pgest import environment_view, loops, runs
 from pgest import memory as memory_lib
 from pgest.hooks import defaults, monitor
-from pgest.tracing import acting, preparation, probing, updating
+from pgest.tracing import acting, background, preparation, probing, updating
 from pgest.tracing import model as model_lib
 
 # Timesteps of the first batch on which TRAIN's policy is compared with the one that acted.
@@ -51,6 +51,8 @@ class Trainer:
         self._updater = self._make_updater(None)
         self._summary_updater: updating.Updater | None = None
         self._operation_types: set[str] | None = None
+        self._background: background.BackgroundUpdates | None = None
+        self._updating: runs.Run | None = None  # whose update is under way
 
     def uses(self, env: Any) -> bool:
         """Whether it steps this very object; an id or factory makes a new environment."""
@@ -61,7 +63,11 @@ class Trainer:
         return defaults.default_hooks(self._agent.config, [*given, *self._updater.graph.hooks])
 
     def collect(self, run: runs.Run) -> None:
-        """Acts until the memory has a batch or the run has to pause."""
+        """Acts until the memory has a batch or the run has to pause; ends the update under way."""
+        self._collect(run)
+        self._finish(run)
+
+    def _collect(self, run: runs.Run) -> None:
         counters = self._agent.counters
         pause = lambda: self.memory.can_sample() or run.must_pause()  # noqa: E731
         if self.view.is_vector:
@@ -90,7 +96,8 @@ class Trainer:
     def update(self, run: runs.Run) -> None:
         """Takes the batch out of the memory and trains on it."""
         batch = self._batch()
-        if self._operation_types is None:
+        is_first = self._operation_types is None
+        if is_first:
             self._check_first_batch(batch)
         run.before_update()
         updater = self._updater
@@ -101,8 +108,26 @@ class Trainer:
         counters = self._agent.counters
         counters.publish(run.progress, updater.reads)
         following = self.loop.following if self._following_spec else {}
-        updated = updater(batch, counters.step, run.steps_left, following)
-        counters.step += updated.steps
+        arguments = (batch, counters.step, run.steps_left, following)
+        if self._background is None or updater is not self._updater:
+            self._updated(run, updater(*arguments))
+        else:
+            may_be_last = run.may_end_within(updater.max_steps(batch))
+            self._background.start(*arguments)
+            self._updating = run
+            if may_be_last:
+                self._finish(run)
+        if is_first and self._agent.config.overlap_updates:
+            self._background = background.BackgroundUpdates(self._updater)
+
+    def _finish(self, run: runs.Run) -> None:
+        """Ends the update under way; that of a run which has failed is dropped."""
+        if self._background is not None and self._updating is run:
+            self._updating = None
+            self._updated(run, self._background.finish())
+
+    def _updated(self, run: runs.Run, updated: updating.Updated) -> None:
+        self._agent.counters.step += updated.steps
         self.loop.loss = updated.metrics["loss"]
         run.after_update(updated.metrics)
 
@@ -114,6 +139,8 @@ class Trainer:
 
     def leave(self) -> None:
         """Drops what belongs to this environment, and closes it if pgest made it."""
+        if self._background is not None:
+            self._background.close()
         self.memory.drop_unfinished()
         if self.view is not self._given:  # one that the user made with pgest.make stays open
             self.view.close()

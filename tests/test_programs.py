@@ -112,3 +112,20 @@ def test_convolutions_of_every_kind_are_found(layer, convolves):
     signature = tf.TensorSpec([1, *[5] * rank, 3])
     concrete = tf.function(layer).get_concrete_function(signature)
     assert programs.convolves(concrete) is convolves
+
+
+@pytest.mark.parametrize("jit_compile", [True, False])
+def test_a_program_goes_on_with_other_variables(jit_compile):
+    variable, other = tf.Variable([1.0, 2.0]), tf.Variable([10.0, 20.0])
+
+    def add(amount):
+        return variable.assign_add(amount) + 0.0
+
+    program = programs.Program(add, [tf.TensorSpec([2])], "the sum", jit_compile)
+    ones = np.ones([2], np.float32)
+    assert program(ones).numpy().tolist() == [2.0, 3.0]
+    program.redirect([variable], [other])
+    assert program(ones).numpy().tolist() == [11.0, 21.0]
+    assert other.numpy().tolist() == [11.0, 21.0]
+    assert variable.numpy().tolist() == [2.0, 3.0]
+    assert program.reads(variable), "what it was traced with tells what it depends on"

@@ -37,6 +37,7 @@ class Program:
         self._name = name
         self._jit_compile = jit_compile
         self.traces = 0
+        self._captured: Sequence[tf.Tensor] = ()
         self.concrete = self._trace(bool(jit_compile))
         self._run: Callable[[Sequence[Any]], Sequence[tf.Tensor]] = self._first_run
         if jit_compile == "auto":
@@ -67,6 +68,25 @@ class Program:
     def reads(self, variable: tf.Variable) -> bool:
         """Whether the program reads or writes a variable that was made outside of it."""
         return id(variable.handle) in self._captured_ids
+
+    def redirect(self, variables: Sequence[tf.Variable], others: Sequence[tf.Variable]) -> None:
+        """From here on reads and writes `others` in place of `variables`.
+
+        Args:
+          variables: that were made outside of the program, which has run before.
+          others: as many, of the same dtypes and shapes.
+
+        Raises:
+          RuntimeError: this TensorFlow binds a program to its variables.
+        """
+        if not hasattr(self.concrete.inference_fn, "call_flat"):  # pragma: no cover (see _prepared)
+            raise RuntimeError("RunConfig(overlap_updates=True) needs another TensorFlow.")
+        handles = {
+            id(variable.handle): other.handle
+            for variable, other in zip(variables, others, strict=True)
+        }
+        self._captured = [handles.get(id(captured), captured) for captured in self._captured]
+        self._run = self._prepared()
 
     def _first_run(self, leaves: Sequence[Any]) -> Sequence[tf.Tensor]:
         """XLA compiles at the first call; nothing has run yet where it refuses."""

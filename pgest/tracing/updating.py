@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -284,6 +285,15 @@ class Updater:
         """Whether the update reads a variable that was made outside of it."""
         return self._program.reads(variable)
 
+    @property
+    def variables(self) -> Sequence[tf.Variable]:
+        """All variables that the update reads or writes, counters among them."""
+        return self._program.concrete.variables
+
+    def redirect(self, variables: Sequence[tf.Variable], others: Sequence[tf.Variable]) -> None:
+        """From here on reads and writes `others` in place of `variables`; it has run before."""
+        self._program.redirect(variables, others)
+
     def __call__(
         self,
         batch: dict[str, Any],
@@ -292,13 +302,20 @@ class Updater:
         following: dict[str, Any] | None = None,
     ) -> Updated:
         """Runs at most `steps_left` steps on a batch, from the global_step `step` on."""
-        rows = self.graph.rows(*batch["reward"].shape)
+        rows = self._rows(batch)
         permutations = self.graph.permutations(rows, step)
         limit = 2**62 if steps_left is None else steps_left
         leaves = [*tf.nest.flatten((batch, following or {})), permutations, np.int64(limit)]
         *means, steps, moved = self._program.run_flat(leaves)[0].numpy().tolist()
         check_moved(int(moved))
         return Updated(dict(zip(self.graph.names, means, strict=True)), int(steps))
+
+    def max_steps(self, batch: dict[str, Any]) -> int:
+        """How many steps an update on `batch` takes, unless the KL divergence stops it."""
+        return self.graph.max_steps(self._rows(batch))
+
+    def _rows(self, batch: dict[str, Any]) -> int:
+        return self.graph.rows(*batch["reward"].shape)
 
     def _run(
         self,
