@@ -6,12 +6,13 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from pgest import environment_view, loops, runs
 from pgest import memory as memory_lib
 from pgest.hooks import defaults, monitor
-from pgest.tracing import acting, background, preparation, probing, updating
+from pgest.tracing import acting, background, feeding, preparation, probing, updating
 from pgest.tracing import model as model_lib
 
 # Timesteps of the first batch on which TRAIN's policy is compared with the one that acted.
@@ -176,6 +177,9 @@ class Trainer:
                 batch["policy_state"] = tf.nest.map_structure(
                     lambda leaf: tf.zeros([1, *leaf.shape[1:]], leaf.dtype), self.actor.state_spec
                 )
+        for name, value in batch.items():
+            if not isinstance(value, np.ndarray) or value.nbytes > feeding.LARGE:
+                batch[name] = tf.nest.map_structure(feeding.held_once, value, self._signature[name])
         return batch
 
     def _check_first_batch(self, batch: Mapping[str, Any]) -> None:

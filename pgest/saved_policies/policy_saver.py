@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import threading
@@ -275,24 +274,14 @@ class PolicySaver:
         self.write_checkpoint(self.snapshot(), export_dir, options)
 
     def snapshot(
-        self,
-        values: Mapping[int, tf.Variable] | None = None,
-        metadata: Mapping[str, np.ndarray] | None = None,
+        self, values: snapshots.Values | None = None, metadata: snapshots.Metadata | None = None
     ) -> snapshots.Snapshot:
-        """The present values, which `write` and others save later.
-
-        Args:
-          values: see `snapshots.Reader`.
-          metadata: values to be saved in place of those that the variables of that name hold.
-        """
+        """The present values, for `write` and others to save later; see `snapshots.Reader`."""
         own = {id(variable) for variable in self._variables}
         # What is among the model's variables is found there.
         further = {name: v for name, v in self._registered_variables.items() if id(v) not in own}
-        read = {} if metadata is not None else self._metadata
-        taken = self._reader.take(
-            self._variables, self._train_step, read, registered=further, values=values
-        )
-        return taken if metadata is None else dataclasses.replace(taken, metadata=metadata)
+        metadata = self._metadata if metadata is None else metadata
+        return self._reader.take(self._variables, self._train_step, metadata, further, values)
 
     def write(
         self,

@@ -12,6 +12,10 @@ import tensorflow as tf
 
 from pgest.saved_policies import called_graphs, directories
 
+# Values by name; and variables whose values stand for those at the positions.
+Metadata = Mapping[str, tf.Tensor | np.ndarray]
+Values = Mapping[int, tf.Variable]
+
 _OBJECTS = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 
@@ -33,7 +37,7 @@ class Snapshot:
     names: tuple[str, ...]
     trainable: tuple[bool, ...]
     train_step: tf.Tensor
-    metadata: Mapping[str, tf.Tensor | np.ndarray]
+    metadata: Metadata
     registered: Mapping[str, tf.Tensor] = dataclasses.field(default_factory=dict)
 
     @property
@@ -61,30 +65,31 @@ class Reader:
         self,
         variables: Sequence[tf.Variable],
         train_step: tf.Variable,
-        metadata: Mapping[str, tf.Variable],
-        *,
+        metadata: Mapping[str, tf.Variable] | Metadata,
         registered: Mapping[str, tf.Variable] | None = None,
-        values: Mapping[int, tf.Variable] | None = None,
+        values: Values | None = None,
     ) -> Snapshot:
         """The present values.
 
         Args:
           variables: the model's variables, in the order of the exported `model_variables`.
           train_step: integer scalar.
-          metadata: variables by name.
+          metadata: variables by name, or values, which are taken as they are.
           registered: variables by attribute.
           values: for some positions, the variable whose value is taken instead.
         """
         registered = registered or {}
         sources = [(values or {}).get(at, variable) for at, variable in enumerate(variables)]
-        found = iter(self._values([*sources, train_step, *metadata.values(), *registered.values()]))
+        live = [name for name, value in metadata.items() if isinstance(value, tf.Variable)]
+        read = [*sources, train_step, *(metadata[name] for name in live), *registered.values()]
+        found = iter(self._values(read))
         self._describe(variables)
         return Snapshot(
             variables=tuple(next(found) for _ in variables),
             names=self._names,
             trainable=self._trainable,
             train_step=next(found),
-            metadata={name: next(found) for name in metadata},
+            metadata={**metadata, **{name: next(found) for name in live}},
             registered={name: next(found) for name in registered},
         )
 

@@ -16,7 +16,7 @@ import tensorflow as tf
 # XLA on the CPU reads its arguments in place, from addresses that are multiples of this.
 _ALIGNMENT = 64
 # Above it, copying costs more than making a tensor, and memory that stays is memory lost.
-_LARGEST = 2**20
+LARGE = 2**20
 
 Feed = Callable[[Any], tf.Tensor]
 
@@ -38,6 +38,15 @@ def feeds(specs: list[tf.TensorSpec], *, share: bool) -> list[Feed]:
     array([1., 2.], dtype=float32)
     """
     return [(share and _shared(spec)) or _converting(spec) for spec in specs]
+
+
+def held_once(value: Any, spec: tf.TensorSpec) -> Any:
+    """A large array as a tensor, for a caller who drops the array before the program runs.
+
+    Else both are held while it runs, and a batch of images counts twice.
+    """
+    large = isinstance(value, np.ndarray) and value.nbytes > LARGE
+    return tf.constant(value) if large and value.dtype == spec.dtype.as_numpy_dtype else value
 
 
 def _converting(spec: tf.TensorSpec) -> Feed:
@@ -91,7 +100,7 @@ def shared_tensor(shape: tuple[int, ...], dtype: tf.DType) -> tuple[np.ndarray, 
     if not (dtype.is_floating or dtype.is_integer or dtype.is_bool) or dtype.is_quantized:
         return None
     size = int(np.prod(shape)) * dtype.size
-    if not 0 < size <= _LARGEST:
+    if not 0 < size <= LARGE:
         return None
     memory = np.zeros([size + _ALIGNMENT], np.uint8)
     start = -memory.ctypes.data % _ALIGNMENT
