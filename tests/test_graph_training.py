@@ -1,5 +1,9 @@
 """Training in the graph: the same promises as on the host."""
 
+import os
+import subprocess
+import sys
+
 import models
 import numpy as np
 import pytest
@@ -130,6 +134,37 @@ def test_convolutions_in_loops_are_left_to_tensorflow(jit_compile, epochs, compi
     report = agent.check(graph_environments.as_gymnasium(images))
     assert "acting yes" in report
     assert f"update {'yes' if compiled else 'no'}" in report
+
+
+CACHED = """
+import pgest, sys
+from pgest import graph_environments, models
+
+config = pgest.RunConfig(tf_random_seed=0, log_step_count_steps=None)
+agent = pgest.PGAgent(models.PPO(hidden_sizes=(8,)), pgest.RolloutMemory(8), config=config)
+agent.train(graph_environments.CartPole(num_envs=4), steps=3)
+for name in agent.get_variable_names():
+    print(name, agent.get_variable_value(name).tobytes().hex())
+"""
+
+
+@pytest.mark.slow
+def test_a_second_process_takes_compiled_programs_from_the_cache(tmp_path):
+    """What the page on performance promises of TensorFlow's persistent cache."""
+    flags = f"--tf_xla_persistent_cache_directory={tmp_path}"
+    printed, written = [], []
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", CACHED],
+            env={**os.environ, "TF_XLA_FLAGS": flags},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        printed.append(done.stdout)
+        written.append({path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()})
+    assert written[0] and written[0] == written[1]
+    assert printed[0] and printed[0] == printed[1]
 
 
 def test_whole_episodes_are_refused():
