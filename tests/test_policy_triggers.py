@@ -365,15 +365,23 @@ def test_another_architecture_beside_checkpoints_is_refused(tmp_path):
     loader.load_policy(tmp_path)
 
 
-def test_what_lies_in_an_old_checkpoint_goes_with_it(tmp_path):
+@pytest.mark.parametrize("async_saving", [False, True])
+def test_what_lies_in_an_old_checkpoint_goes_with_it(tmp_path, async_saving):
     agent, step = make_agent(), make_step()
-    with triggers.PolicySavedModelTrigger(tmp_path, agent, step, 1, keep_max=1) as trigger:
-        for value in (1, 2, 3):
+    with triggers.PolicySavedModelTrigger(
+        tmp_path, agent, step, 1, keep_max=1, async_saving=async_saving
+    ) as trigger:
+        for value in range(1, 8):
             step.assign(value)
             trigger(value)
-            (checkpoint,) = (tmp_path / "checkpoints").iterdir()
+            trigger.flush()
+            (checkpoint,) = (tmp_path / "checkpoints").glob("policy*")
             assert checkpoint.name == directories.checkpoint_name(value)
-            (checkpoint / "note.txt").write_text("read me")
+            assert [path.name for path in checkpoint.iterdir()] == ["variables"]
+            if value == 3:
+                (checkpoint / "note.txt").write_text("of step 3")
+            assert loader.load_policy(tmp_path).get_train_step() == value
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [checkpoint.name]
 
 
 # --- PolicySaverHook -----------------------------------------------------------------------
@@ -619,7 +627,7 @@ if delay:
         time.sleep(delay)
     directories.os.rename = slow_rename
 trigger = triggers.PolicySavedModelTrigger(
-    directory, agent, step, 1, keep_max=2, portable=True, async_saving=False
+    directory, agent, step, 1, keep_max=2, portable=True, async_saving=True
 )
 print("ready", flush=True)
 for value in range(int(sys.argv[3]), 10**6):
@@ -628,6 +636,7 @@ for value in range(int(sys.argv[3]), 10**6):
     step.assign(value)
     started = time.perf_counter()
     trigger(value, force_trigger=True)
+    trigger.flush()
     print(value, time.perf_counter() - started, flush=True)
 """
 
