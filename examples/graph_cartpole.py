@@ -42,7 +42,7 @@ def main():
     """Trains, then plays."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--max-timesteps", type=int, default=20 * 10 * NUM_ENVS * HORIZON)
+    parser.add_argument("--max-timesteps", type=int, default=40 * 10 * NUM_ENVS * HORIZON)
     arguments = parser.parse_args()
 
     agent = pgest.PGAgent(

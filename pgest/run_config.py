@@ -41,7 +41,8 @@ class RunConfig:
         batch is collected. It is then collected by the weights from before that update, so that
         batches are one update old when they are trained on, from the third on. For losses that
         correct for old actions, as PPO's does, and where a second core is free. Two runs of one
-        seed stay bit-equal; limits stay exact, and a call of `train` ends with its last update.
+        seed stay bit-equal, though one that was resumed is not to one that never stopped; limits
+        stay exact, and a call of `train` ends with its last update.
         Hooks, checkpoints and evaluations see whole updates alone: an update counts, and
         `after_run` tells of it, once the next batch is there. Hooks that assign to what the update
         reads, a learning rate for one, do so in `after_run`.
