@@ -65,6 +65,17 @@ def training_line(row: dict[str, Any]) -> list[str]:
     ]
 
 
+def memory_line(row: dict[str, Any]) -> list[str]:
+    """One run's memory."""
+    peak, slope = row["peak over idle TensorFlow MB"], row["slope MB per million timesteps"]
+    held = {True: "yes", False: "**no**"}
+    line = [row["work"].removeprefix("memory: "), f"{row['timesteps']:,}", str(peak)]
+    line.append(f"{row['goal MB']}, {held[row['peak holds']]}")
+    if "slope holds" not in row:
+        return [*line, "too short", ""]
+    return [*line, f"{slope:.2f}", f"1, {held[row['slope holds']]}"]
+
+
 def main() -> None:
     """Prints all tables."""
     header = ["work", "pgest", "peer", "ratio (lowest to highest)", "by CPU time", "goal", "learnt"]
@@ -92,21 +103,21 @@ def main() -> None:
             for row in rows_of("loop_profile")
         ),
     )
+    footprint = rows_of("footprint")
     table(
-        ["work", "measured", "goal"],
-        (
-            [
-                row["work"],
-                "; ".join(
-                    f"{key} {value}"
-                    for key, value in row.items()
-                    if key not in ("work", "goal", "goal MB", "measured")
-                ),
-                row.get("goal", row.get("goal MB")),
-            ]
-            for row in rows_of("footprint")
-        ),
+        [
+            "memory of",
+            "timesteps",
+            "peak over idle TensorFlow, MB",
+            "goal",
+            "MB per million",
+            "goal",
+        ],
+        (memory_line(row) for row in footprint if "goal MB" in row),
     )
+    for row in footprint:
+        if "seconds" in row:
+            print(f"`import pgest` beyond TensorFlow: {row['seconds']} s (goal {row['goal']} s).")
 
 
 if __name__ == "__main__":
