@@ -126,7 +126,7 @@ bench: $(VENV)/.installed-bench $(JAX_VENV)/.installed  ## The benchmarks (long)
 	PGEST_TF_AGENTS_PYTHON=$${PGEST_TF_AGENTS_PYTHON:-$$($(BIN)/python tests/interop/tf_agents_environment.py || true)}; \
 	if [ -n "$$PGEST_TF_AGENTS_PYTHON" ]; then export PGEST_TF_AGENTS_PYTHON; else unset PGEST_TF_AGENTS_PYTHON; fi; \
 	for program in collecting training_speed limits loop_profile footprint; do \
-	  echo "benchmarks/$$program.py"; $(BIN)/python benchmarks/$$program.py $(BENCH_ARGS); \
+	  echo "benchmarks/$$program.py"; $(BIN)/python -u benchmarks/$$program.py $(BENCH_ARGS); \
 	done; \
 	if [ -z "$(findstring --quick,$(BENCH_ARGS))" ]; then $(BIN)/python benchmarks/training_speed.py --learning; fi; \
 	$(BIN)/python benchmarks/report.py

@@ -14,7 +14,6 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import sys
 
 import gymnasium
 from support import measuring
@@ -45,8 +44,6 @@ def pgest_collector(horizon: int):
 
 def peer_collector(horizon: int):
     """`collect_rollouts` of Stable-Baselines3's A2C."""
-    # Triton, of PyTorch's CUDA build, crashes in a process that has TensorFlow.
-    sys.modules["triton"] = None
     import stable_baselines3
     import torch
 

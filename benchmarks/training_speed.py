@@ -14,6 +14,7 @@ variant, and the fastest one takes part.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import statistics
 import sys
@@ -177,27 +178,31 @@ def fastest_variant(side: Side, row: Row) -> str:
     """The fastest set-up of a side, of short pieces in turn."""
     if len(side.variants) == 1:
         return next(iter(side.variants))
-    contestants = {variant: side.start(row.work, variant) for variant in side.variants}
-    for contestant in contestants.values():
-        contestant.make()
     short = row.piece if row.cold else row.piece // 4
-    pieces = {name: lambda one=one: one.train(short) for name, one in contestants.items()}
-    timings = measuring.alternate(pieces, rounds=2, warm_up=2)
-    for contestant in contestants.values():
-        contestant.close()
+    with contextlib.ExitStack() as stack:
+        contestants = {name: started(stack, side, row, name) for name in side.variants}
+        pieces = {name: lambda one=one: one.train(short) for name, one in contestants.items()}
+        timings = measuring.alternate(pieces, rounds=2, warm_up=2)
     return max(side.variants, key=lambda variant: timings[variant].rate)
+
+
+def started(stack: contextlib.ExitStack, side: Side, row: Row, variant: str) -> Contestant:
+    """A contestant that is ready to train; it ends with `stack`, whoever else fails."""
+    contestant = side.start(row.work, variant)
+    stack.callback(contestant.close)
+    contestant.make()
+    return contestant
 
 
 def warm(row: Row, variants: Mapping[str, str], rounds: int) -> dict[str, Any]:
     """Pieces in turn, all compiled."""
-    sides = {side.name: side.start(row.work, variants[side.name]) for side in (PGEST, row.peer)}
-    for side in sides.values():
-        side.make()
-    pieces = {name: lambda side=side: side.train(row.piece) for name, side in sides.items()}
-    # In JAX the piece that starts and those that go on are two programs to compile.
-    timings = measuring.alternate(pieces, rounds, warm_up=2, seconds=30)
-    for side in sides.values():
-        side.close()
+    with contextlib.ExitStack() as stack:
+        sides = {
+            side.name: started(stack, side, row, variants[side.name]) for side in (PGEST, row.peer)
+        }
+        pieces = {name: lambda side=side: side.train(row.piece) for name, side in sides.items()}
+        # In JAX the piece that starts and those that go on are two programs to compile.
+        timings = measuring.alternate(pieces, rounds, warm_up=2, seconds=30)
     versions = sides[row.peer.name].versions.items()
     return {
         **measuring.compared(row.label, timings, PGEST.name, row.peer.name, goal=row.goal),
@@ -210,11 +215,10 @@ def learning(row: Row) -> dict[str, Any]:
     """What the latest training episodes got after `learns_after` timesteps, of both sides."""
     line: dict[str, Any] = {"work": row.label}
     for side in (PGEST, row.peer):
-        contestant = side.start(row.work, next(iter(side.variants)))
-        contestant.make()
-        while contestant.timesteps < row.learns_after:
-            contestant.train(row.piece)
-        contestant.close()
+        with contextlib.ExitStack() as stack:
+            contestant = started(stack, side, row, next(iter(side.variants)))
+            while contestant.timesteps < row.learns_after:
+                contestant.train(row.piece)
         found = contestant.recent_return
         if found is not None:  # who only steps has no policy
             learnt = "" if found > row.bound else "HAS NOT LEARNT: "
@@ -228,9 +232,8 @@ def cold(row: Row, variants: Mapping[str, str], rounds: int) -> dict[str, Any]:
     seconds: dict[str, list[float]] = {PGEST.name: [], row.peer.name: []}
     for _ in range(rounds):
         for side in (PGEST, row.peer):
-            contestant = side.start(row.work, variants[side.name])
-            seconds[side.name].append(contestant.make().wall + contestant.train(row.cold).wall)
-            contestant.close()
+            with contextlib.closing(side.start(row.work, variants[side.name])) as contestant:
+                seconds[side.name].append(contestant.make().wall + contestant.train(row.cold).wall)
     ours, theirs = seconds[PGEST.name], seconds[row.peer.name]
     ratios = sorted(b / a for a, b in zip(ours, theirs, strict=True))
     return {
