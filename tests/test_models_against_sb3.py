@@ -197,7 +197,7 @@ def with_weights(policy, theirs, found):
 
 @both_spaces
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize(("target_kl", "cg_damping"), [(0.01, 0.1), (0.1, 0.01)])
+@pytest.mark.parametrize(("target_kl", "cg_damping"), [(0.01, 0.1), (0.1, 0.03)])
 def test_the_step_of_trpo(env_id, seed, target_kl, cg_damping, monkeypatch):
     settings = {"target_kl": target_kl, "cg_damping": cg_damping}
     theirs = peer(sb3_contrib.TRPO, env_id, batch_size=ROWS, n_critic_updates=1, **settings)
@@ -219,7 +219,15 @@ def test_the_step_of_trpo(env_id, seed, target_kl, cg_damping, monkeypatch):
         return divergences[-1]
 
     monkeypatch.setattr(sb3_contrib.trpo.trpo, "kl_divergence", noted)
+    # Theirs starts conjugate gradients from noise, ours from zeros. They make rounding larger, the
+    # less damping the more (0.0018 of the length at 0.01): theirs is in double precision.
+    monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    theirs.policy.double()
+    theirs.rollout_buffer.to_torch = lambda array: torch.tensor(array, dtype=torch.float64)
     theirs.train()
+    monkeypatch.undo()
+    theirs.policy.float()
     log = theirs.logger.name_to_value
     assert float(metrics["policy/line_search_success"]) == 1.0
     assert log["train/is_line_search_success"] == 1.0
@@ -232,9 +240,7 @@ def test_the_step_of_trpo(env_id, seed, target_kl, cg_damping, monkeypatch):
     assert our_step @ their_step / np.prod(lengths) >= 0.999
     accepted = 0.8 ** (len(divergences) - 2)
     np.testing.assert_allclose(metrics["policy/step_fraction"], accepted, rtol=1e-6)
-    # Theirs starts conjugate gradients from noise, and little damping lets rounding grow: 0.0023 on
-    # one thread.
-    np.testing.assert_allclose(*lengths, rtol=5e-3)
+    np.testing.assert_allclose(*lengths, rtol=5e-4)
     # The divergence: theirs is of (new, old), ours of (old, new) as in the paper
     ours_in_torch = with_weights(old, theirs, ours.model.store.variables)
     with torch.no_grad():
