@@ -15,9 +15,6 @@ from pgest.hooks import defaults, monitor
 from pgest.tracing import acting, background, feeding, preparation, probing, updating
 from pgest.tracing import model as model_lib
 
-# Timesteps of the first batch on which TRAIN's policy is compared with the one that acted.
-_LOOKED_AT = 256
-
 
 class Trainer:
     """Compiled programs, a loop and a memory for one environment.
@@ -183,19 +180,16 @@ class Trainer:
         return batch
 
     def _check_first_batch(self, batch: Mapping[str, Any]) -> None:
-        prepare = preparation.Preparation(
-            self._agent.update_config, self.actor.recurrent, self._agent.counters
-        )
-        # A look at all of a batch of images takes more memory than an update by minibatches.
-        rows = max(_LOOKED_AT // batch["reward"].shape[1], 1)
-        first = {name: nest for name, nest in batch.items() if name == "policy_state"}
-        for name in batch.keys() - first.keys():
-            first[name] = tf.nest.map_structure(lambda leaf: leaf[:rows], batch[name])
-        tensors = tf.nest.map_structure(tf.convert_to_tensor, first)
+        config, recurrent = self._agent.update_config, self.actor.recurrent
+        prepare = preparation.Preparation(config, recurrent, self._agent.counters)
+        tensors = tf.nest.map_structure(tf.convert_to_tensor, dict(batch))
         features, labels, _ = prepare(tensors)
+        piece = None if recurrent else config.minibatch_size
         writer = self._agent.summary_writer or tf.summary.create_noop_writer()
         with writer.as_default(step=0), tf.summary.record_if(True):
-            self._operation_types = probing.check_log_probabilities(self._model, features, labels)
+            self._operation_types = probing.check_log_probabilities(
+                self._model, features, labels, piece
+            )
 
     def _check_memory(self) -> None:
         if not self.actor.recurrent:

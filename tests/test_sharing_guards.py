@@ -68,11 +68,11 @@ def dense_actor(states, mode):
     return layers.Dense(2)(states)
 
 
-def check(model, log_prob):
+def check(model, log_prob, piece=None):
     traced(model, TRAIN)
     features = {"state": tf.constant(STATES)}
     given = tf.nest.map_structure(tf.constant, labels(log_prob=log_prob))
-    return probing.check_log_probabilities(model, features, given)
+    return probing.check_log_probabilities(model, features, given, piece)
 
 
 def probability(outputs):
@@ -292,6 +292,42 @@ def test_the_guard_knows_nested_actions():
             continue
         with pytest.raises(probing.LogProbabilityMismatchError):
             probing.check_log_probabilities(model, features, given)
+
+
+@pytest.mark.parametrize("piece", [None, 1, 2, 4, 5, 6, 7])
+@pytest.mark.parametrize("wrong", [None, *range(len(STATES))])
+def test_all_pieces_of_a_batch_are_looked_at(piece, wrong):
+    model = make_model(policy_model(dense_actor))
+    log_prob = call(model, PREDICT)["log_prob"].copy()
+    if wrong is None:
+        check(model, log_prob, piece)
+        return
+    log_prob[wrong] += 0.01
+    with pytest.raises(probing.LogProbabilityMismatchError):
+        check(model, log_prob, piece)
+
+
+@pytest.mark.parametrize("minibatch_size", [None, 64, 1000])
+def test_an_agent_looks_at_all_of_the_first_batch(minibatch_size):
+    def model_fn(features, labels, mode):
+        states = features["state"]
+        logits = layers.Dense(3)(states[:, :2])
+        if mode == TRAIN:
+            late = tf.cast(states[:, -1:] >= 270, tf.float32)  # the last thirty timesteps
+            logits += late * [[1.0, 0.0, 0.0]]
+        distribution = tfd.Categorical(logits=logits)
+        if mode == PREDICT:
+            return pgest.EstimatorSpec(mode, distribution=distribution)
+        loss = -tf.reduce_mean(distribution.log_prob(labels["action"]) * labels["advantage"])
+        train_op = pgest.minimize(loss, tf_keras.optimizers.SGD(0.1))
+        return pgest.EstimatorSpec(mode, distribution=distribution, loss=loss, train_op=train_op)
+
+    env = gymnasium.make("MountainCar-v0", max_episode_steps=400)
+    env = gymnasium.wrappers.TimeAwareObservation(env, normalize_time=False)
+    memory = pgest.RolloutMemory(horizon=300)
+    agent = pgest.PGAgent(model_fn, memory, {"minibatch_size": minibatch_size})
+    with pytest.raises(probing.LogProbabilityMismatchError):
+        agent.train(env, steps=1)
 
 
 # --- 2. only pgest.scope separates names ---------------------------------------------------------

@@ -8,8 +8,9 @@ graph has to be cut down to what is wanted.
 from __future__ import annotations
 
 import dataclasses
+import operator
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,10 @@ def trace(model: model_lib.Model, features: Any, labels: Any, mode: Modes) -> Pr
 
 
 def check_log_probabilities(
-    model: model_lib.Model, features: dict[str, Any], labels: dict[str, Any]
+    model: model_lib.Model,
+    features: dict[str, Any],
+    labels: dict[str, Any],
+    piece: int | None = None,
 ) -> set[str]:
     """Raises unless TRAIN's distribution is the one that acted.
 
@@ -83,6 +87,8 @@ def check_log_probabilities(
       model: after acting and TRAIN were traced.
       features: of the first batch.
       labels: of the first batch; `log_prob` among them.
+      piece: rows to look at in one go, all of them in the end. An update by minibatches has the
+        memory for one; None takes all at once.
 
     Returns:
       The types of all operations of the TRAIN trace.
@@ -93,7 +99,8 @@ def check_log_probabilities(
         a difference only warns.
     """
     used = dict(model.used)
-    pruned = trace(model, features, labels, Modes.TRAIN)
+    first_features, first_labels = next(_pieces((features, labels), piece))
+    pruned = trace(model, first_features, first_labels, Modes.TRAIN)
     model.used = used
     distribution = pruned.spec.distribution
     types = programs.operation_types(pruned.wrapped)
@@ -103,8 +110,13 @@ def check_log_probabilities(
         log_prob = tf.convert_to_tensor(distribution.log_prob(pruned.inputs[1]["action"]))
     needs = dependencies.Dependencies(log_prob)
     _check_weights(model, needs)
-    training = pruned.fetch(log_prob, features, labels).numpy()
-    difference = _difference(training, np.asarray(labels["log_prob"]))
+    program = pruned.program(log_prob)
+    scale = _scale(np.asarray(labels["log_prob"]))
+    differences = []
+    for tensors in _pieces((features, labels), piece):
+        training = program(*tf.nest.flatten(tensors)).numpy()
+        differences.append(_difference(training, np.asarray(tensors[1]["log_prob"]), scale))
+    difference = max(differences)
     if difference <= _TOLERANCE:
         return types
     between = _between(model, needs)
@@ -112,7 +124,7 @@ def check_log_probabilities(
         raise LogProbabilityMismatchError(
             "On the first batch, before any update, TRAIN's distribution gives log-probabilities "
             f"that differ from those of acting by up to {difference:.3g} (shapes {training.shape} "
-            f"and {tuple(labels['log_prob'].shape)}). {_advice(model)}"
+            f"and {tuple(tensors[1]['log_prob'].shape)}). {_advice(model)}"
         )
     warnings.warn(
         f"On the first batch TRAIN's log-probabilities differ from those of acting by up to "
@@ -138,16 +150,31 @@ def _check_weights(model: model_lib.Model, needs: dependencies.Dependencies) -> 
         )
 
 
-def _difference(training: np.ndarray, acting: np.ndarray) -> float:
-    """The largest difference, relative to the largest log-probability where that exceeds 1."""
+def _pieces(nest: Any, piece: int | None) -> Iterator[Any]:
+    """The rows of `nest` in pieces of one size: the last one may repeat some of the one before."""
+    rows = tf.nest.flatten(nest)[0].shape[0]
+    if piece is None or piece >= rows:
+        yield nest
+        return
+    for start in (*range(0, rows - piece, piece), rows - piece):
+        part = slice(start, start + piece)
+        yield tf.nest.map_structure(operator.itemgetter(part), nest)
+
+
+def _scale(acting: np.ndarray) -> float:
+    """The largest log-probability where that exceeds 1."""
+    finite = np.abs(acting[np.isfinite(acting)])
+    return max(1.0, float(finite.max())) if finite.size else 1.0
+
+
+def _difference(training: np.ndarray, acting: np.ndarray, scale: float) -> float:
+    """The largest difference as a part of `scale`."""
     if training.shape != acting.shape:
         return float("inf")
     apart = ~((training == acting) | (np.isnan(training) & np.isnan(acting)))
     if not apart.any():
         return 0.0
-    finite = np.abs(acting[np.isfinite(acting)])
-    largest = max(1.0, float(finite.max())) if finite.size else 1.0
-    difference = float(np.max(np.abs(training[apart] - acting[apart]))) / largest
+    difference = float(np.max(np.abs(training[apart] - acting[apart]))) / scale
     return float("inf") if np.isnan(difference) else difference
 
 
