@@ -255,6 +255,23 @@ def test_metadata_metrics(tmp_path, async_saving):
         )
 
 
+def test_a_metric_may_write_to_its_result_while_it_is_saved(tmp_path):
+    agent, step = make_agent(), make_step()
+    counts = np.zeros([3])
+    with triggers.PolicySavedModelTrigger(
+        tmp_path, agent, step, 1, async_saving=True, metadata_metrics={"counts": Metric(counts)}
+    ) as trigger:
+        for value in range(1, 20):
+            counts[:] = value
+            step.assign(value)
+            trigger(value)
+            counts[:] = -1
+    for name in checkpoint_names(tmp_path):
+        value = int(name.rpartition("_")[2])
+        metadata = loader.load_policy(tmp_path, step=value).get_metadata()
+        assert set(metadata["counts"]) == {value}
+
+
 def test_extra_functions_are_in_every_export_and_follow_checkpoints(tmp_path):
     agent, step = make_agent(), make_step()
     scale = tf.Variable(2.0)

@@ -320,8 +320,7 @@ def _raw(policy: policies.TFPolicy) -> policies.TFPolicy:
 
 def _metric_value(name: str, metric: Any, first: np.ndarray) -> np.ndarray:
     """The present result, of the shape and dtype of the first one."""
-    result = metric.result()
-    value = np.asarray(result.numpy() if hasattr(result, "numpy") else result)
+    value = _copied(metric.result())
     if value.dtype == first.dtype and value.shape == first.shape:
         return value
     if value.shape != first.shape or not np.can_cast(value.dtype, first.dtype, "same_kind"):
@@ -332,10 +331,15 @@ def _metric_value(name: str, metric: Any, first: np.ndarray) -> np.ndarray:
     return value.astype(first.dtype)
 
 
+def _copied(result: Any) -> np.ndarray:
+    """An array of its own: a metric may go on writing to its result while a thread saves it."""
+    return np.array(result.numpy() if hasattr(result, "numpy") else result)
+
+
 def _first_result(name: str, metric: Any) -> np.ndarray:
     """What the metric gives at first: every later result has its shape and dtype."""
     result = metric.result()
-    value = np.asarray(result.numpy() if tf.is_tensor(result) else result)
+    value = _copied(result)
     if not tf.is_tensor(result) and value.dtype.kind not in "biuf":
         raise TypeError(f"metadata_metrics[{name!r}]: result() gave {result!r}, expected a number.")
     given_array = tf.is_tensor(result) or isinstance(result, np.ndarray)
