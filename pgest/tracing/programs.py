@@ -80,7 +80,11 @@ class Program:
           RuntimeError: this TensorFlow binds a program to its variables.
         """
         if not hasattr(self.concrete.inference_fn, "call_flat"):  # pragma: no cover (see _prepared)
-            raise RuntimeError("RunConfig(overlap_updates=True) needs another TensorFlow.")
+            raise RuntimeError(
+                f"RunConfig(overlap_updates=True): got TensorFlow {tf.__version__}, which cannot "
+                "train copies of the weights; expected 2.21. Install that, or leave "
+                "overlap_updates out."
+            )
         handles = {
             id(variable.handle): other.handle
             for variable, other in zip(variables, others, strict=True)
