@@ -66,7 +66,7 @@ TASKS = {
     ),
     "cartpole-a2c": a2c("CartPole-v1", 8, 500_000, 10),
     "cartpole-trpo": trpo(
-        "CartPole-v1", 2, 100_000, 512, 10, gae_lambda=0.98, minibatch_size=512, cg_damping=1e-3,
+        "CartPole-v1", 2, 100_000, 512, 30, gae_lambda=0.98, minibatch_size=512, cg_damping=1e-3,
         critic_passes=20,
     ),
     "acrobot-ppo": ppo(
@@ -89,7 +89,7 @@ TASKS = {
         "MountainCarContinuous-v0", 4, 100_000, 10, horizon=100, normalize=True
     ),
     "mountaincarcontinuous-trpo": trpo(
-        "MountainCarContinuous-v0", 2, 50_000, 2048, 10, normalize=True
+        "MountainCarContinuous-v0", 2, 50_000, 2048, 30, normalize=True
     ),
     "lunarlander-ppo": ppo(
         "LunarLander-v3", 16, 1_000_000, 1024, 5, discount=0.999, gae_lambda=0.98, epochs=4,
@@ -100,10 +100,10 @@ TASKS = {
         learning_rate_falls=True, entropy_weight=1e-5,
     ),
     "lunarlander-trpo": trpo(
-        "LunarLander-v3", 2, 200_000, 512, 5, gae_lambda=0.98, cg_damping=0.01, critic_passes=15
+        "LunarLander-v3", 2, 200_000, 512, 10, gae_lambda=0.98, cg_damping=0.01, critic_passes=15
     ),
     "invertedpendulum-ppo": ppo(
-        "InvertedPendulum-v5", 1, 1_000_000, 32, 3, discount=0.999, gae_lambda=0.9, epochs=5,
+        "InvertedPendulum-v5", 1, 1_000_000, 32, 10, discount=0.999, gae_lambda=0.9, epochs=5,
         learning_rate=2.22425e-4, entropy_weight=1.37976e-7, clip_ratio=0.4, clip_norm=0.3,
         value_weight=0.19816, normalize=True,
     ),
