@@ -118,6 +118,8 @@ def restored(model_fn: Any, saved: dict[str, np.ndarray], **more: Any) -> model_
 class PlainSharing:
     """Sharing by name in ten lines of TensorFlow, with none of pgest's guards.
 
+    With it the tests first show the silent failure that a guard turns into an error.
+
     Args:
       checked: refuse another shape under a known name.
     """
