@@ -121,6 +121,18 @@ class DictPolicy(policies.TFPolicy):
         return PolicyStep(action, policy_state)
 
 
+# One of every kind that a saver writes, by name.
+ALL_POLICIES = {
+    "discrete": DiscretePolicy,
+    "box": BoxPolicy,
+    "squashed": lambda: BoxPolicy(family="squashed"),
+    "beta": lambda: BoxPolicy(family="beta"),
+    "recurrent": RecurrentPolicy,
+    "dict": DictPolicy,
+    "greedy": lambda: policies.GreedyPolicy(DictPolicy()),
+}
+
+
 def observation_of(policy, batch=None, seed=0):
     """A random observation of a policy's spec: arrays, with a batch axis where asked for."""
     generator = np.random.default_rng(seed)
