@@ -1,0 +1,32 @@
+"""An agent for triggers, and what lies in the directories that they write."""
+
+import os
+import types
+from pathlib import Path
+
+import saved_policy_models as models
+import tensorflow as tf
+
+from pgest import counters, policies
+
+
+def make_agent(policy=None, **options):
+    """What a trigger asks of an agent: two policies of the same variables, and counters."""
+    policy = policy if policy is not None else models.DiscretePolicy(**options)
+    return types.SimpleNamespace(
+        policy=policies.GreedyPolicy(policy), collect_policy=policy, counters=counters.Counters()
+    )
+
+
+def make_step(value=0):
+    return tf.Variable(value, dtype=tf.int64)
+
+
+def checkpoint_names(directory):
+    """The names of the saved checkpoints, oldest first."""
+    return sorted(os.listdir(Path(directory) / "checkpoints"))
+
+
+def inode(tmp_path, name="policy"):
+    """Differs where a directory was written anew."""
+    return os.stat(tmp_path / name).st_ino
