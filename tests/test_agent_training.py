@@ -1,4 +1,4 @@
-"""What `train` promises: exact limits, counters, continuing, determinism."""
+"""What `train` promises: exact limits, an end in order, counters, hooks and episodes."""
 
 import dataclasses
 import os
@@ -6,27 +6,13 @@ import signal
 
 import gymnasium
 import models
-import numpy as np
 import pytest
 import tensorflow as tf
-import tensorflow_probability as tfp
-import tf_keras
+from agents import counters, make_agent
 
 import pgest
 
-
-def make_agent(
-    model_fn=models.policy_gradient, memory=None, seed=0, jit_compile=False, **arguments
-):
-    config = pgest.RunConfig(
-        tf_random_seed=seed, log_step_count_steps=None, jit_compile=jit_compile
-    )
-    memory = pgest.BatchMemory(batch_size=64) if memory is None else memory
-    return pgest.PGAgent(model_fn, memory, config=config, **arguments)
-
-
-def counters(agent):
-    return agent.global_step, agent.global_timestep, agent.global_episode
+# --- limits --------------------------------------------------------------------------------------
 
 
 def test_steps_are_this_many_more_and_max_steps_this_many_in_all():
@@ -85,16 +71,7 @@ def test_wrong_limits_are_refused_before_anything_happens(limits, error, match):
     assert counters(agent) == (0, 0, 0)
 
 
-def test_a_hook_that_is_none_is_refused():
-    with pytest.raises(TypeError, match="BaseMonitor"):
-        make_agent().train(gymnasium.make("CartPole-v1"), steps=1, hooks=[print])
-
-
-def test_a_hook_without_its_list_is_refused():
-    with pytest.raises(
-        TypeError, match=r"expected a list of hooks: hooks=\[ProgressBarHook\(\.\.\.\)\]"
-    ):
-        make_agent().train(gymnasium.make("CartPole-v1"), steps=1, hooks=pgest.ProgressBarHook())
+# --- signals -------------------------------------------------------------------------------------
 
 
 class SignalAtStep(pgest.BaseMonitor):
@@ -157,6 +134,21 @@ def test_ctrl_c_that_comes_back_from_an_environment_ends_the_run_in_order(tmp_pa
     assert agent.train(InterruptedWorker(gymnasium.make("CartPole-v1")), hooks=[hook]) is agent
     assert hook.ended is None and agent.global_timestep == 99
     assert make_agent(model_dir=tmp_path).global_timestep == 99
+
+
+# --- counters and hooks --------------------------------------------------------------------------
+
+
+def test_a_hook_that_is_none_is_refused():
+    with pytest.raises(TypeError, match="BaseMonitor"):
+        make_agent().train(gymnasium.make("CartPole-v1"), steps=1, hooks=[print])
+
+
+def test_a_hook_without_its_list_is_refused():
+    with pytest.raises(
+        TypeError, match=r"expected a list of hooks: hooks=\[ProgressBarHook\(\.\.\.\)\]"
+    ):
+        make_agent().train(gymnasium.make("CartPole-v1"), steps=1, hooks=pgest.ProgressBarHook())
 
 
 def clocked(features, labels, mode, params):
@@ -242,106 +234,7 @@ def test_acting_runs_no_hook_but_after_episode(num_envs):
             assert (after, following, later) == ("after_run", step + 1, counts)
 
 
-def test_an_unfinished_batch_and_episode_go_on_with_the_same_environment():
-    env = gymnasium.make("CartPole-v1")
-    agent = make_agent()
-    agent.train(env, timesteps=5)
-    assert len(agent.memory) == 5
-    agent.train(env, timesteps=3)
-    assert len(agent.memory) == 8
-    pieces = make_agent()
-    other = gymnasium.make("CartPole-v1")
-    for _ in range(4):
-        pieces.train(other, timesteps=50)
-    whole = make_agent().train(gymnasium.make("CartPole-v1"), timesteps=200)
-    assert counters(pieces) == counters(whole)
-    for name, value in models.weights(whole).items():
-        np.testing.assert_array_equal(models.weights(pieces)[name], value, err_msg=name)
-
-
-def test_an_episode_under_way_is_dropped_with_its_environment():
-    agent = make_agent()
-    agent.train(gymnasium.make("CartPole-v1"), timesteps=5)
-    agent.train(gymnasium.make("CartPole-v1"), timesteps=3)
-    assert len(agent.memory) == 3
-
-
-class Closing(gymnasium.Wrapper):
-    """Notes that it was closed."""
-
-    closed: list = []
-
-    def __init__(self):
-        super().__init__(gymnasium.make("CartPole-v1"))
-
-    def close(self):
-        Closing.closed.append(self)
-        self.env.close()
-
-
-def test_only_environments_that_the_agent_made_are_closed():
-    Closing.closed = []
-    agent = make_agent(memory=pgest.RolloutMemory(horizon=8))
-    mine, view = Closing(), pgest.make(Closing, num_envs=2)
-    for env in (mine, view):
-        agent.train(env, steps=1)
-        agent.evaluate(env, episodes=1)
-        agent.check(env)
-        list(agent.predict(np.zeros([1, 4], np.float32), env=env))
-    agent.train(mine, steps=1)
-    assert not Closing.closed
-    agent.train(Closing, steps=1)
-    agent.train(mine, steps=1)
-    assert len(Closing.closed) == 1, "the one of the factory, once another took its place"
-    agent.evaluate(Closing, episodes=1)
-    assert len(Closing.closed) == 2
-    view.close()
-    assert len(Closing.closed) == 4
-
-
-def test_two_runs_of_one_seed_end_in_bit_equal_weights():
-    """Compiled, with minibatches, in environments that take their seeds from the agent."""
-
-    def end_of(seed):
-        shuffled = {"epochs": 2, "minibatch_size": 24}
-        agent = make_agent(seed=seed, jit_compile="auto", optimizer_params=shuffled)
-        return models.weights(agent.train(gymnasium.make("CartPole-v1"), steps=9))
-
-    first, second, other = end_of(3), end_of(3), end_of(4)
-    for name, value in first.items():
-        np.testing.assert_array_equal(second[name], value, err_msg=name)
-    assert any(not np.array_equal(other[name], value) for name, value in first.items())
-
-
-def test_a_second_process_goes_on_as_if_nothing_had_happened(tmp_path):
-    """Through the checkpoint alone: another agent object, a new environment, the same weights."""
-    first = make_agent(model_dir=tmp_path)
-    first.train("CartPole-v1", max_steps=2)
-    second = make_agent(model_dir=tmp_path)
-    assert counters(second) == counters(first)
-    second.train("CartPole-v1", max_steps=2)
-    assert counters(second) == counters(first)
-    second.train("CartPole-v1", max_steps=5)
-    whole = make_agent().train("CartPole-v1", max_steps=5)
-    assert counters(second) == counters(whole)
-    for name, value in models.weights(whole).items():
-        np.testing.assert_array_equal(models.weights(second)[name], value, err_msg=name)
-
-
-def test_no_new_trace_after_the_first_update_and_the_first_evaluation(tmp_path):
-    agent, env = (
-        make_agent(models.actor_critic, model_dir=tmp_path, jit_compile="auto"),
-        "CartPole-v1",
-    )
-    agent.train(env, steps=1)
-    agent.evaluate(env, episodes=1)
-    env = gymnasium.make("CartPole-v1")
-    agent.train(env, steps=1)
-    traces = dict(agent.model.traces)
-    agent.train(env, steps=3)
-    agent.evaluate("CartPole-v1", episodes=2)
-    agent.train(env, steps=2)
-    assert agent.model.traces == traces
+# --- run_episode ---------------------------------------------------------------------------------
 
 
 class Recorder(pgest.PGAgent):
@@ -409,166 +302,3 @@ def test_an_overridden_run_episode_and_a_vector_environment_do_not_go_together()
     agent = Recorder(models.policy_gradient, pgest.BatchMemory(batch_size=64), config=config)
     with pytest.raises(ValueError, match="run_episode"):
         agent.train(gymnasium.make_vec("CartPole-v1", num_envs=2), steps=1)
-
-
-@pytest.mark.parametrize("mode", ["NEXT_STEP", "SAME_STEP", "DISABLED"])
-@pytest.mark.parametrize("memory", ["batch", "rollout"])
-def test_vector_environments_in_every_autoreset_mode(mode, memory):
-    env = gymnasium.make_vec(
-        "CartPole-v1",
-        num_envs=3,
-        vectorization_mode="sync",
-        vector_kwargs={"autoreset_mode": gymnasium.vector.AutoresetMode[mode]},
-    )
-    memory = pgest.BatchMemory(64) if memory == "batch" else pgest.RolloutMemory(horizon=16)
-    agent = make_agent(models.actor_critic, memory)
-    agent.train(env, steps=3)
-    assert agent.global_step == 3
-    if isinstance(memory, pgest.RolloutMemory):
-        assert 3 * 16 * 3 <= agent.global_timestep < 3 * 16 * 3 + 3
-    env.close()
-
-
-def sequential_actor_and_critic(features, labels, mode):
-    """Two Sequentials that say themselves which variables each of two optimizers trains."""
-    dense = tf_keras.layers.Dense
-    actor = tf_keras.Sequential([dense(4, "tanh", name="hidden"), dense(2, name="logits")])
-    critic = tf_keras.Sequential([dense(4, "tanh", name="seen"), dense(1, name="value")])
-    distribution = tfp.distributions.Categorical(logits=actor(features["state"]))
-    predictions = {"value": tf.squeeze(critic(features["state"]), -1)}
-    if mode == pgest.Modes.PREDICT:
-        return pgest.EstimatorSpec(mode, predictions, distribution=distribution)
-    log_prob = distribution.log_prob(labels["action"])
-    losses = [
-        -tf.reduce_mean(log_prob * labels["advantage"]),
-        tf.reduce_mean(tf.square(predictions["value"] - labels["value_target"])),
-    ]
-    optimizers = [tf_keras.optimizers.Adam(1e-2), tf_keras.optimizers.Adam(1e-3)]
-    trained = [actor.trainable_variables, critic.trainable_variables]
-    assert [len(variables) for variables in trained] == [4, 4]
-    train_op = pgest.minimize(list(zip(losses, optimizers, trained, strict=True)))
-    return pgest.EstimatorSpec(mode, distribution=distribution, loss=losses[0], train_op=train_op)
-
-
-def test_a_sequential_knows_its_variables_in_every_trace():
-    """Of the update, of the check of the first batch, and of an evaluation that trains nothing."""
-    agent = make_agent(sequential_actor_and_critic)
-    agent.train("CartPole-v1", steps=2)
-    before = models.weights(agent)
-    assert np.isfinite(agent.evaluate("CartPole-v1", episodes=1)["loss"])
-    for name, value in models.weights(agent).items():
-        np.testing.assert_array_equal(before[name], value, err_msg=name)
-
-
-@pytest.mark.parametrize("way", ["tape", "gradients"])
-def test_a_train_op_by_hand_is_counted_by_the_agent(way):
-    def model_fn(features, labels, mode):
-        layer = tf_keras.layers.Dense(2, name="logits")
-        optimizer = None if mode == pgest.Modes.PREDICT else tf_keras.optimizers.SGD(0.1)
-        with tf.GradientTape() as tape:
-            distribution = tfp.distributions.Categorical(logits=layer(features["state"]))
-            if mode == pgest.Modes.PREDICT:
-                return pgest.EstimatorSpec(mode, distribution=distribution)
-            log_prob = distribution.log_prob(labels["action"])
-            loss = -tf.reduce_mean(log_prob * labels["advantage"])
-        variables = layer.trainable_variables
-        differentiate = tape.gradient if way == "tape" else tf.gradients
-        pairs = zip(differentiate(loss, variables), variables, strict=True)
-        train_op = optimizer.apply_gradients(pairs)
-        return pgest.EstimatorSpec(mode, distribution=distribution, loss=loss, train_op=train_op)
-
-    agent = make_agent(model_fn)
-    agent.check("CartPole-v1")
-    before = agent.get_variable_value("logits/kernel")
-    agent.train("CartPole-v1", steps=3)
-    assert agent.global_step == agent.get_variable_value("global_step") == 3
-    assert np.abs(agent.get_variable_value("logits/kernel") - before).max() > 1e-4
-
-
-def test_recurrent_models_train_on_episodes_and_on_rollouts():
-    agent = make_agent(models.recurrent)
-    agent.train(gymnasium.make("CartPole-v1"), steps=2)
-    assert agent.global_step == 2
-    rollouts = make_agent(models.recurrent, pgest.RolloutMemory(horizon=8))
-    rollouts.train(pgest.make("CartPole-v1", num_envs=2), steps=3)
-    assert rollouts.global_timestep == 3 * 8 * 2
-
-
-def test_an_action_of_several_distributions_is_refused():
-    """Its log_prob [B, 1] times advantages [B] would be [B, B], and nothing would be learnt."""
-
-    def model_fn(features, labels, mode):
-        loc = tf_keras.layers.Dense(1)(features["state"])
-        distribution = tfp.distributions.Normal(loc, 1.0)
-        return pgest.EstimatorSpec(mode, distribution=distribution)
-
-    with pytest.raises(ValueError, match=r"shape \(1, 1\).*reinterpreted_batch_ndims=1"):
-        make_agent(model_fn).train("Pendulum-v1", steps=1)
-
-
-def test_params_are_a_dict():
-    with pytest.raises(TypeError, match="params is list; expected a dict"):
-        make_agent(params=[1])
-
-
-def test_continuous_actions():
-    agent = make_agent(models.gaussian, pgest.RolloutMemory(horizon=32), jit_compile="auto")
-    agent.train(gymnasium.make("Pendulum-v1"), steps=2)
-    assert counters(agent)[:2] == (2, 64)
-
-
-class Clock(gymnasium.Env):
-    """Shows how often it was stepped; every fifth step ends its episode. Each step earns 1."""
-
-    observation_space = gymnasium.spaces.Box(0, np.inf, (1,), np.float32)
-    action_space = gymnasium.spaces.Discrete(2)
-
-    def reset(self, *, seed=None, options=None):
-        self._time = 0
-        return np.zeros([1], np.float32), {}
-
-    def step(self, action):
-        self._time += 1
-        return np.array([self._time], np.float32), 1.0, self._time == 5, False, {}
-
-
-def values_the_time(features, labels, mode):
-    """Its value of an observation is the time that it shows."""
-    bias = tf.Variable([0.0, 0.0], name="bias")
-    distribution = tfp.distributions.Categorical(logits=bias + 0.0 * features["state"])
-    predictions = {"value": features["state"][:, 0]}
-    if mode is pgest.Modes.PREDICT:
-        return pgest.EstimatorSpec(mode, predictions=predictions, distribution=distribution)
-    loss = tf.reduce_mean(distribution.log_prob(labels["action"]))
-    return pgest.EstimatorSpec(
-        mode,
-        predictions=predictions,
-        distribution=distribution,
-        loss=loss,
-        train_op=pgest.minimize(loss, tf_keras.optimizers.SGD(0.1)),
-        metrics={f"target/{row}": labels["value_target"][row] for row in range(6)},
-    )
-
-
-@pytest.mark.parametrize("vectorization", ["sync", "next step"])
-def test_a_cut_at_the_horizon_is_bootstrapped_from_what_follows(vectorization):
-    """With discount 1/2, from times 0 1 2 | 3, then 3 4 end 0 | 1, by hand."""
-    made = []
-
-    class Targets(pgest.BaseMonitor):
-        def after_run(self, context):
-            made.append([context.metrics[f"target/{row}"] for row in range(6)])
-
-    envs = [Clock, Clock]
-    vector = gymnasium.vector.SyncVectorEnv(envs)
-    env = vector if vectorization == "next step" else pgest.make(Clock, num_envs=2)
-    agent = make_agent(
-        values_the_time, pgest.RolloutMemory(3), optimizer_params={"discount": 0.5, "gae_lambda": 1}
-    )
-    agent.train(env, steps=2, hooks=[Targets()])
-    first, second = [2.125, 2.25, 2.5], [1.5, 1.0, 1.5]
-    if vectorization == "sync":  # time first: both environments at a time
-        first, second = np.repeat(first, 2), np.repeat(second, 2)
-    else:  # column after column
-        first, second = first * 2, second * 2
-    np.testing.assert_allclose(made, [first, second])

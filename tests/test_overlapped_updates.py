@@ -9,6 +9,7 @@ import models
 import numpy as np
 import pytest
 import tensorflow as tf
+from agents import counters
 from environment_fakes import FailingEnv
 
 import pgest
@@ -27,10 +28,6 @@ def make_agent(model_fn=models.actor_critic, memory=None, *, overlap=True, jit=F
 
 def cartpoles(num_envs=4):
     return pgest.make("CartPole-v1", num_envs=num_envs)
-
-
-def counters(agent):
-    return agent.global_step, agent.global_timestep, agent.global_episode
 
 
 def expect_equal(first, second):
