@@ -1,8 +1,7 @@
-"""distributions: numbers by hand and by integration, masks, nests, and Stable-Baselines3."""
+"""distributions: what every family does, masks, nests, and Stable-Baselines3."""
 
 import math
 
-import gymnasium
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -208,102 +207,6 @@ class TestMasks:
             distributions.categorical(normal([2, 5]), mask=self.MASK)
 
 
-def integral(density, low, high, points=200_001):
-    """By the midpoint rule: the ends themselves may be steep."""
-    width = (high - low) / points
-    middles = low + width * (np.arange(points) + 0.5)
-    return np.sum(density(middles)) * width
-
-
-class TestBoundedFamilies:
-    @pytest.mark.parametrize(("loc", "scale"), [(0, 1), (0.7, 0.3), (-1.5, 2), (3, 1)])
-    def test_the_squashed_density_integrates_to_1(self, loc, scale):
-        distribution = distributions.SquashedNormal([float(loc)], [float(scale)], -2.0, 3.0)
-
-        def density(x):
-            return np.exp(
-                distribution.log_prob(x[:, None].astype(np.float32))[:, 0], dtype=np.float64
-            )
-
-        assert integral(density, -2, 3) == pytest.approx(1, abs=2e-3)
-
-    @pytest.mark.parametrize(("alpha", "beta"), [(1, 1), (2, 5), (30, 20), (1.1, 1.3)])
-    def test_the_beta_density_integrates_to_1(self, alpha, beta):
-        distribution = distributions.BoundedBeta([float(alpha)], [float(beta)], -1.0, 4.0)
-
-        def density(x):
-            return np.exp(
-                distribution.log_prob(x[:, None].astype(np.float32))[:, 0], dtype=np.float64
-            )
-
-        assert integral(density, -1, 4) == pytest.approx(1, abs=2e-3)
-
-    def test_the_squashed_density_by_hand(self):
-        # At x = 0 on [-1, 1]: tanh'(0) = 1, so the density is the Gaussian's, 1 / sqrt(2 pi). On
-        # [-3, 3] it is a third of that.
-        for half_width in (1.0, 3.0):
-            distribution = distributions.SquashedNormal([0.0], [1.0], -half_width, half_width)
-            expected = 1 / math.sqrt(2 * math.pi) / half_width
-            close(distribution.prob([0.0]), [expected])
-
-    def test_the_squashed_log_prob_agrees_with_tfps_where_that_is_exact(self):
-        loc, scale = normal([50]), tf.exp(normal([50], 1, 0.3))
-        ours = distributions.SquashedNormal(loc, scale, -2.0, 2.0)
-        bijector = tfp.bijectors.Chain([tfp.bijectors.Scale(2.0), tfp.bijectors.Tanh()])
-        theirs = tfd.TransformedDistribution(tfd.Normal(loc, scale), bijector)
-        action = 2 * np.tanh(np.linspace(-2, 2, 50)).astype(np.float32)
-        close(ours.log_prob(action), theirs.log_prob(action), 1e-4)
-
-    @pytest.mark.parametrize("family", ["squashed_gaussian", "beta"])
-    @pytest.mark.parametrize(
-        ("low", "high"), [(-1, 1), (-2, 2), (0, 1e-3), (100, 101), (-1e4, 1e4)]
-    )
-    def test_the_bounds_themselves_are_finite(self, family, low, high):
-        first, second = tf.constant([[0.0], [9.0], [-9.0]]), tf.constant([[0.0], [0.0], [0.0]])
-        for bound in (low, high):
-            with tf.GradientTape() as tape:
-                tape.watch([first, second])
-                build = getattr(distributions, family)
-                log_prob = build(first, second, low, high).log_prob(tf.fill([3, 1], float(bound)))
-            assert np.isfinite(log_prob).all()
-            for gradient in tape.gradient(log_prob, [first, second]):
-                assert np.isfinite(gradient).all()
-
-    @pytest.mark.parametrize("family", ["squashed_gaussian", "beta"])
-    def test_samples_and_modes_stay_within_the_bounds(self, family):
-        low, high = np.array([-0.3, 100.1], np.float32), np.array([0.7, 100.2], np.float32)
-        first, second = normal([2000, 2], scale=8), normal([2000, 2], seed=1, scale=2)
-        distribution = getattr(distributions, family)(first, second, low, high)
-        for action in (distribution.sample(seed=SEED).numpy(), distribution.mode().numpy()):
-            assert (action >= low).all()
-            assert (action <= high).all()
-
-    @pytest.mark.parametrize(("loc", "scale"), [(0, 0.1), (0, 1), (2, 1), (0.5, 3), (-1, 5)])
-    def test_the_squashed_entropy_is_the_integral(self, loc, scale):
-        distribution = distributions.SquashedNormal([float(loc)], [float(scale)], -2.0, 2.0)
-        # E[-log p(y)] over the unsquashed Gaussian, in float64, where
-        # log p(y) = log N(x) - log(2 (1 - tanh^2 x)).
-        x = loc + scale * np.linspace(-10, 10, 100_001)
-        weight = np.exp(-(((x - loc) / scale) ** 2) / 2)
-        log_normal = -(((x - loc) / scale) ** 2) / 2 - math.log(scale * math.sqrt(2 * math.pi))
-        log_slope = 2 * (math.log(2) - x - np.logaddexp(0, -2 * x)) + math.log(2)
-        expected = np.sum(weight * (log_slope - log_normal)) / np.sum(weight)
-        tolerance = 1e-3 if scale <= 1 else 2e-2
-        assert float(distribution.entropy()[0]) == pytest.approx(expected, abs=tolerance)
-
-    def test_the_beta_mode_by_hand(self):
-        # (3 - 1) / (3 + 2 - 2) = 2/3 of the way; with concentrations of 1 all points are as
-        # good, and it is the middle.
-        distribution = distributions.BoundedBeta([3.0, 1.0], [2.0, 1.0], -1.0, 1.0)
-        close(distribution.mode(), [1 / 3, 0])
-
-    @pytest.mark.parametrize("family", ["squashed_gaussian", "beta"])
-    @pytest.mark.parametrize(("low", "high"), [(-np.inf, 1), (0, np.inf), (1, 1), (2, 1)])
-    def test_bounds_that_are_none(self, family, low, high):
-        with pytest.raises(ValueError, match=f"{family} needs finite bounds.*RescaleAction"):
-            getattr(distributions, family)(tf.zeros([1, 1]), tf.zeros([1, 1]), low, high)
-
-
 class TestJoint:
     def test_is_the_sum_of_its_parts(self):
         parts = every_family()
@@ -346,106 +249,6 @@ class TestJoint:
     def test_an_empty_nest(self):
         with pytest.raises(ValueError, match="empty nest"):
             distributions.JointDistribution({})
-
-
-NESTED = spaces.Dict(
-    {
-        "jump": spaces.Discrete(3, start=5),
-        "keys": spaces.MultiBinary([2, 2]),
-        "move": spaces.Tuple(
-            (
-                spaces.MultiDiscrete([2, 3]),
-                spaces.Box(-2, np.array([[1.0], [3.0]], np.float32), (2, 1), np.float32),
-            )
-        ),
-    }
-)
-ACTION_SPACES = [
-    spaces.Discrete(4),
-    spaces.MultiDiscrete([3, 2, 5]),
-    spaces.MultiDiscrete(np.array([[2, 3], [4, 2]])),
-    spaces.MultiBinary(4),
-    spaces.MultiBinary([2, 3]),
-    spaces.Box(-1, 1, (3,)),
-    spaces.Box(-1, 1, ()),
-    spaces.Box(0, 2, (2, 3)),
-    NESTED,
-]
-
-
-def without_starts(space, action):
-    """Actions that count from 0 to what the space counts."""
-    if isinstance(space, spaces.Dict):
-        return {key: without_starts(child, action[key]) for key, child in space.items()}
-    if isinstance(space, spaces.Tuple):
-        return tuple(without_starts(*pair) for pair in zip(space.spaces, action, strict=True))
-    return action + space.start if isinstance(space, spaces.Discrete) else action
-
-
-class TestActionHead:
-    @pytest.mark.parametrize("space", ACTION_SPACES, ids=str)
-    @pytest.mark.parametrize("box", ["squashed_gaussian", "beta"])
-    def test_actions_are_elements_of_the_space(self, space, box):
-        distribution = distributions.action_head(space, normal([7, 5]), box=box)
-        assert distribution.batch_shape == [7]
-        for action in (distribution.sample(seed=SEED), distribution.mode()):
-            for row in range(7):
-                one = tf.nest.map_structure(lambda part, row=row: part.numpy()[row], action)
-                assert space.contains(without_starts(space, one))
-
-    def test_a_gaussian_has_one_variable_of_its_own(self):
-        space = spaces.Box(-1, 1, (3,))
-        distribution = distributions.action_head(space, normal([7, 5]), initial_std=0.5)
-        close(distribution.stddev(), np.full([7, 3], 0.5))
-
-    def test_a_state_dependent_deviation_begins_where_told(self):
-        space = spaces.Box(-1, 1, (3,))
-        distribution = distributions.action_head(
-            space, tf.zeros([7, 5]), state_dependent_std=True, initial_std=0.5
-        )
-        close(distribution.stddev(), np.full([7, 3], 0.5))
-
-    def test_the_first_policy_is_nearly_uniform(self):
-        distribution = distributions.action_head(spaces.Discrete(4), normal([50, 64]))
-        assert (distribution.entropy().numpy() > 0.99 * math.log(4)).all()
-
-    def test_names_follow_the_space(self):
-        with tf.Graph().as_default() as graph:
-            distributions.action_head(NESTED, tf.zeros([1, 4]), name="pi")
-            names = {variable.name for variable in graph.get_collection("trainable_variables")}
-        assert {"pi_jump/kernel:0", "pi_move_1_log_std:0", "pi_move_0/bias:0"} <= names
-
-    def test_masks_of_a_nest(self):
-        mask = {
-            "jump": np.array([[False, True, False]]),
-            "move": (np.array([[1, 0, 0, 0, 1]]), None),
-        }
-        distribution = distributions.action_head(NESTED, normal([1, 4]), action_mask=mask)
-        draws = distribution.sample(100, seed=SEED)
-        assert set(draws["jump"].numpy().ravel()) == {1}
-        assert {tuple(row) for row in draws["move"][0].numpy()[:, 0]} == {(0, 2)}
-
-    def test_a_mask_for_what_cannot_be_masked(self):
-        with pytest.raises(ValueError, match="Box.* cannot be masked"):
-            distributions.action_head(
-                spaces.Box(-1, 1, (2,)), normal([1, 4]), action_mask=np.ones([1, 2], bool)
-            )
-
-    def test_a_mask_for_an_unknown_part(self):
-        with pytest.raises(ValueError, match=r"mask has \['jmp'\]"):
-            distributions.action_head(NESTED, normal([1, 4]), action_mask={"jmp": None})
-
-    @pytest.mark.parametrize(
-        "space",
-        [spaces.Text(3), spaces.Box(0, 255, (2,), np.uint8), spaces.Sequence(spaces.Discrete(2))],
-    )
-    def test_a_space_without_a_head(self, space):
-        with pytest.raises(TypeError, match="no distribution for actions of.*Known are Discrete"):
-            distributions.action_head(space, normal([1, 4]))
-
-    def test_an_unknown_family(self):
-        with pytest.raises(ValueError, match="box must be one of.*'beta'.*got 'normal'"):
-            distributions.action_head(spaces.Box(-1, 1, (2,)), normal([1, 4]), box="normal")
 
 
 class TestAgainstStableBaselines3:
@@ -500,13 +303,3 @@ class TestAgainstStableBaselines3:
         theirs.proba_distribution(*(torch.as_tensor(x.numpy()) for x in (loc, log_std)))
         ours = distributions.squashed_gaussian(loc, log_std, -1.0, 1.0)
         self.assert_equal(ours, theirs, ours.sample(seed=SEED).numpy(), torch)
-
-
-def test_a_real_environments_action_is_accepted():
-    env = gymnasium.make("Pendulum-v1")
-    observation, _ = env.reset(seed=0)
-    distribution = distributions.action_head(
-        env.action_space, tf.constant(observation[None]), box="squashed_gaussian"
-    )
-    env.step(distribution.sample(seed=SEED).numpy()[0])
-    env.close()
