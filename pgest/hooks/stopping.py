@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import math
-from collections.abc import Iterator
 
 from pgest.hooks import intervals, monitor
 
@@ -13,7 +12,38 @@ _EPISODES_WINDOW = 100
 _EVALUATIONS_WINDOW = 1
 
 
-class StopAtStepHook(monitor.BaseMonitor):
+class _StopAtHook(monitor.BaseMonitor):
+    """Ends the run once a counter is so far.
+
+    Args:
+      counter: "step", "timestep" or "episode".
+      more_or_last: so many more, then up to so many in all, by the names that a user gives.
+    """
+
+    def __init__(self, counter: str, **more_or_last: int | None) -> None:
+        self._counter = counter
+        self._more, self._last = _one_of(type(self).__name__, **more_or_last)
+        self._limit = 0
+
+    def begin(self, context: monitor.RunContext) -> None:
+        """Turns "this many more" into a last one."""
+        now = getattr(context, self._counter)
+        self._limit = self._last if self._more is None else now + self._more
+        context.limits = context.limits.tightened(**{f"max_{self._counter}s": self._limit})
+        self.after_run(context)
+
+    def after_run(self, context: monitor.RunContext) -> None:
+        """Requests the stop once the limit is reached."""
+        now = getattr(context, self._counter)
+        if now >= self._limit:
+            context.request_stop(f"{self._counter} {now} of {self._limit} reached")
+
+    def after_episode(self, context: monitor.RunContext) -> None:
+        """Requests the stop once the limit is reached."""
+        self.after_run(context)
+
+
+class StopAtStepHook(_StopAtHook):
     """Ends the run at a step.
 
     The limit enters `RunContext.limits` when the run begins, so that an update of many steps is
@@ -32,22 +62,10 @@ class StopAtStepHook(monitor.BaseMonitor):
     """
 
     def __init__(self, num_steps: int | None = None, last_step: int | None = None) -> None:
-        self._more, self._last = _one_of("StopAtStepHook", num_steps=num_steps, last_step=last_step)
-        self._limit = 0
-
-    def begin(self, context: monitor.RunContext) -> None:
-        """Turns "this many more" into a last step."""
-        self._limit = self._last if self._more is None else context.step + self._more
-        context.limits = context.limits.tightened(max_steps=self._limit)
-        self.after_run(context)
-
-    def after_run(self, context: monitor.RunContext) -> None:
-        """Requests the stop once the step is reached."""
-        if context.step >= self._limit:
-            context.request_stop(f"step {context.step} of {self._limit} reached")
+        super().__init__("step", num_steps=num_steps, last_step=last_step)
 
 
-class StopAtEpisodeHook(monitor.BaseMonitor):
+class StopAtEpisodeHook(_StopAtHook):
     """Ends the run after an episode; see `StopAtStepHook`.
 
     Args:
@@ -63,28 +81,10 @@ class StopAtEpisodeHook(monitor.BaseMonitor):
     """
 
     def __init__(self, num_episodes: int | None = None, last_episode: int | None = None) -> None:
-        self._more, self._last = _one_of(
-            "StopAtEpisodeHook", num_episodes=num_episodes, last_episode=last_episode
-        )
-        self._limit = 0
-
-    def begin(self, context: monitor.RunContext) -> None:
-        """Turns "this many more" into a last episode."""
-        self._limit = self._last if self._more is None else context.episode + self._more
-        context.limits = context.limits.tightened(max_episodes=self._limit)
-        self.after_run(context)
-
-    def after_run(self, context: monitor.RunContext) -> None:
-        """Requests the stop once the episode is reached."""
-        if context.episode >= self._limit:
-            context.request_stop(f"episode {context.episode} of {self._limit} reached")
-
-    def after_episode(self, context: monitor.RunContext) -> None:
-        """Requests the stop once the episode is reached."""
-        self.after_run(context)
+        super().__init__("episode", num_episodes=num_episodes, last_episode=last_episode)
 
 
-class StopAtTimestepHook(monitor.BaseMonitor):
+class StopAtTimestepHook(_StopAtHook):
     """Ends the run at a timestep; see `StopAtStepHook`.
 
     Args:
@@ -100,28 +100,61 @@ class StopAtTimestepHook(monitor.BaseMonitor):
     """
 
     def __init__(self, num_timesteps: int | None = None, last_timestep: int | None = None) -> None:
-        self._more, self._last = _one_of(
-            "StopAtTimestepHook", num_timesteps=num_timesteps, last_timestep=last_timestep
+        super().__init__("timestep", num_timesteps=num_timesteps, last_timestep=last_timestep)
+
+
+class _StopOnReturnsHook(monitor.BaseMonitor):
+    """Looks at moving means of the training or of the evaluation returns, at each new one once."""
+
+    def __init__(self, on: str, *, window: int | None, name: str | None) -> None:
+        hook = type(self).__name__
+        if on not in _SOURCES:
+            raise ValueError(f'{hook} takes on="training" or on="evaluation"; got {on!r}.')
+        if on == "training" and name is not None:
+            raise ValueError(
+                f'{hook}(name={name!r}) names an evaluation; pass on="evaluation" with it.'
+            )
+        default = _EPISODES_WINDOW if on == "training" else _EVALUATIONS_WINDOW
+        self._on = on
+        self._name = name
+        self._window = intervals.positive_count(
+            f"{hook}(window=…)", default if window is None else window
         )
-        self._limit = 0
+        self._values: collections.deque[float] = collections.deque(maxlen=self._window)
+        self._seen = 0
 
     def begin(self, context: monitor.RunContext) -> None:
-        """Turns "this many more" into a last timestep."""
-        self._limit = self._last if self._more is None else context.timestep + self._more
-        context.limits = context.limits.tightened(max_timesteps=self._limit)
-        self.after_run(context)
+        """Forgets what an earlier run saw."""
+        self._values.clear()
+        self._seen = len(context.evaluations)
 
     def after_run(self, context: monitor.RunContext) -> None:
-        """Requests the stop once the timestep is reached."""
-        if context.timestep >= self._limit:
-            context.request_stop(f"timestep {context.timestep} of {self._limit} reached")
+        """Looks at the evaluations made since."""
+        if self._on == "evaluation":
+            new, self._seen = context.evaluations[self._seen :], len(context.evaluations)
+            for evaluation in new:
+                if evaluation.name == self._name:
+                    self._add(context, evaluation.mean_return)
 
     def after_episode(self, context: monitor.RunContext) -> None:
-        """Requests the stop once the timestep is reached."""
+        """Looks at the episode, and at the evaluations made since."""
+        if self._on == "training":
+            for episode in context.episodes:
+                if episode.complete:
+                    self._add(context, episode.total)
         self.after_run(context)
 
+    def _add(self, context: monitor.RunContext, value: float) -> None:
+        self._values.append(value)
+        if len(self._values) == self._window:
+            self._look(context, math.fsum(self._values) / self._window)
 
-class StopOnReturnHook(monitor.BaseMonitor):
+    def _look(self, context: monitor.RunContext, mean: float) -> None:
+        """Requests the stop, or not, at a new mean."""
+        raise NotImplementedError
+
+
+class StopOnReturnHook(_StopOnReturnsHook):
     """Ends the run once the mean return is good enough.
 
     Args:
@@ -155,30 +188,14 @@ class StopOnReturnHook(monitor.BaseMonitor):
                 "count instead, see StopAtStepHook, StopAtTimestepHook and StopAtEpisodeHook."
             )
         self._threshold = float(threshold)
-        self._returns = _Returns("StopOnReturnHook", on, window=window, name=name)
+        super().__init__(on, window=window, name=name)
 
-    def begin(self, context: monitor.RunContext) -> None:
-        """Forgets what an earlier run saw."""
-        self._returns.begin(context)
-
-    def after_run(self, context: monitor.RunContext) -> None:
-        """Looks at the evaluations made since."""
-        self._look(context, self._returns.of_evaluations(context))
-
-    def after_episode(self, context: monitor.RunContext) -> None:
-        """Looks at the episode, and at the evaluations made since."""
-        self._look(context, self._returns.of_episodes(context))
-        self._look(context, self._returns.of_evaluations(context))
-
-    def _look(self, context: monitor.RunContext, means: Iterator[float]) -> None:
-        for mean in means:
-            if mean >= self._threshold:
-                context.request_stop(
-                    f"mean {self._returns.on} return {mean:.6g} >= {self._threshold:.6g}"
-                )
+    def _look(self, context: monitor.RunContext, mean: float) -> None:
+        if mean >= self._threshold:
+            context.request_stop(f"mean {self._on} return {mean:.6g} >= {self._threshold:.6g}")
 
 
-class StopOnNoImprovementHook(monitor.BaseMonitor):
+class StopOnNoImprovementHook(_StopOnReturnsHook):
     """Ends the run once the mean return has stopped rising.
 
     What it has seen is in no checkpoint: each run, also one that goes on from a checkpoint, starts
@@ -215,77 +232,25 @@ class StopOnNoImprovementHook(monitor.BaseMonitor):
                 f"StopOnNoImprovementHook takes a min_delta of 0 or more; got {min_delta!r}."
             )
         self._min_delta = float(min_delta)
-        self._returns = _Returns("StopOnNoImprovementHook", on, window=window, name=name)
+        super().__init__(on, window=window, name=name)
         self._best = -math.inf
         self._without = 0
 
     def begin(self, context: monitor.RunContext) -> None:
         """Forgets what an earlier run saw."""
-        self._returns.begin(context)
+        super().begin(context)
         self._best, self._without = -math.inf, 0
 
-    def after_run(self, context: monitor.RunContext) -> None:
-        """Looks at the evaluations made since."""
-        self._look(context, self._returns.of_evaluations(context))
-
-    def after_episode(self, context: monitor.RunContext) -> None:
-        """Looks at the episode, and at the evaluations made since."""
-        self._look(context, self._returns.of_episodes(context))
-        self._look(context, self._returns.of_evaluations(context))
-
-    def _look(self, context: monitor.RunContext, means: Iterator[float]) -> None:
-        for mean in means:
-            if self._best == -math.inf or mean > self._best + self._min_delta:
-                self._best, self._without = mean, 0
-                continue
-            self._without += 1
-            if self._without >= self._patience:
-                context.request_stop(
-                    f"mean {self._returns.on} return has not risen above {self._best:.6g} "
-                    f"by more than {self._min_delta:.6g} in {self._without} looks"
-                )
-
-
-class _Returns:
-    """Moving means of the training or of the evaluation returns, each new one once."""
-
-    def __init__(self, hook: str, on: str, *, window: int | None, name: str | None) -> None:
-        if on not in _SOURCES:
-            raise ValueError(f'{hook} takes on="training" or on="evaluation"; got {on!r}.')
-        if on == "training" and name is not None:
-            raise ValueError(
-                f'{hook}(name={name!r}) names an evaluation; pass on="evaluation" with it.'
+    def _look(self, context: monitor.RunContext, mean: float) -> None:
+        if self._best == -math.inf or mean > self._best + self._min_delta:
+            self._best, self._without = mean, 0
+            return
+        self._without += 1
+        if self._without >= self._patience:
+            context.request_stop(
+                f"mean {self._on} return has not risen above {self._best:.6g} "
+                f"by more than {self._min_delta:.6g} in {self._without} looks"
             )
-        default = _EPISODES_WINDOW if on == "training" else _EVALUATIONS_WINDOW
-        self.on = on
-        self._name = name
-        self._window = intervals.positive_count(
-            f"{hook}(window=…)", default if window is None else window
-        )
-        self._values: collections.deque[float] = collections.deque(maxlen=self._window)
-        self._seen = 0
-
-    def begin(self, context: monitor.RunContext) -> None:
-        self._values.clear()
-        self._seen = len(context.evaluations)
-
-    def of_episodes(self, context: monitor.RunContext) -> Iterator[float]:
-        if self.on == "training":
-            for episode in context.episodes:
-                if episode.complete:
-                    yield from self._add(episode.total)
-
-    def of_evaluations(self, context: monitor.RunContext) -> Iterator[float]:
-        if self.on == "evaluation":
-            new, self._seen = context.evaluations[self._seen :], len(context.evaluations)
-            for evaluation in new:
-                if evaluation.name == self._name:
-                    yield from self._add(evaluation.mean_return)
-
-    def _add(self, value: float) -> Iterator[float]:
-        self._values.append(value)
-        if len(self._values) == self._window:
-            yield math.fsum(self._values) / self._window
 
 
 def _one_of(hook: str, **counts: int | None) -> tuple[int | None, int]:
