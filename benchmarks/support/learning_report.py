@@ -79,14 +79,14 @@ def compared(tasks: Mapping[str, Any], rows: Rows) -> list[dict[str, str]]:
         lines.append(
             {
                 "task": name,
-                "timesteps": f"{task.timesteps:,}",
-                "seeds": f"{len(ours)}, {len(theirs)}",
-                "random": f"{random.mean():.1f}",
                 "pgest": f"{middle:.1f}",
                 "Stable-Baselines3": f"{peer:.1f}",
                 "difference (95 %)": f"{middle - peer:+.1f} ({low:+.1f} to {high:+.1f})",
                 "bound": f"{bound:.1f}",
-                "holds": "yes" if low >= bound else "no",
+                "holds": "yes" if low >= bound else "**no**",
+                "random": f"{random.mean():.1f}",
+                "seeds": f"{len(ours)}, {len(theirs)}",
+                "timesteps": f"{task.timesteps:,}",
             }
         )
     return lines
