@@ -76,7 +76,7 @@ TASKS = {
     "acrobot-trpo": trpo("Acrobot-v1", 2, 100_000, 1024, 10, normalize=True),
     "pendulum-ppo": ppo("Pendulum-v1", 4, 100_000, 1024, 10, discount=0.9, learning_rate=1e-3),
     "pendulum-a2c": a2c(
-        "Pendulum-v1", 8, 1_000_000, 5, horizon=8, gae_lambda=0.9, discount=0.9, value_weight=0.4,
+        "Pendulum-v1", 8, 1_000_000, 30, horizon=8, gae_lambda=0.9, discount=0.9, value_weight=0.4,
         learning_rate_falls=True, normalize=True, initial_log_std=-2.0,
     ),
     "pendulum-trpo": trpo("Pendulum-v1", 2, 100_000, 1024, 10, discount=0.9, critic_passes=15),
