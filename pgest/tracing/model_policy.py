@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import gymnasium
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -17,7 +18,7 @@ from pgest.tracing import acting
 from pgest.tracing import model as model_lib
 
 Modes = model_fn_lib.Modes
-tfd = tfp.distributions
+tfd, tfb = tfp.distributions, tfp.bijectors
 
 
 class ModelPolicy(TFPolicy):
@@ -90,11 +91,7 @@ class ModelPolicy(TFPolicy):
             info = policy_contracts.with_log_probability(
                 (), tf.nest.map_structure(lambda _: log_prob, self.action_spec)
             )
-        action = actions.environment_action(self._action_space, action)
-        action = tf.nest.map_structure(
-            lambda leaf_spec, leaf: tf.cast(leaf, leaf_spec.dtype), self.action_spec, action
-        )
-        return PolicyStep(action, _state(spec), info)
+        return PolicyStep(self._environment_action(action), _state(spec), info)
 
     def _distribution(self, time_step: TimeStep, policy_state: nests.Nest) -> PolicyStep:
         spec = self._call(time_step, policy_state)
@@ -105,6 +102,29 @@ class ModelPolicy(TFPolicy):
             distribution = distribution.distributions
         distribution = _offset(self._action_space, distribution)
         return PolicyStep(distribution, _state(spec), ())
+
+    def mode(self, time_step: TimeStep, policy_state: nests.Nest) -> PolicyStep:
+        """The mode of the model's own distribution, in the environment's terms.
+
+        Raises:
+          ValueError: it has none.
+        """
+        time_step, policy_state = self._accept(time_step, policy_state)
+        spec = self._call(time_step, policy_state)
+        try:
+            mode = spec.distribution.mode()
+        except NotImplementedError as error:
+            raise ValueError(
+                f"The model's distribution, a {type(spec.distribution).__name__}, does not "
+                "implement mode, which a greedy policy takes; return one that does."
+            ) from error
+        return PolicyStep(self._environment_action(mode), _state(spec), ())
+
+    def _environment_action(self, action: Any) -> Any:
+        action = actions.environment_action(self._action_space, action)
+        return tf.nest.map_structure(
+            lambda leaf_spec, leaf: tf.cast(leaf, leaf_spec.dtype), self.action_spec, action
+        )
 
     def export_outputs(self, time_step: TimeStep, policy_state: nests.Nest) -> dict[str, Any]:
         """The `export_outputs` of model_fn's spec, by name."""
@@ -140,6 +160,12 @@ class GreedyModelPolicy(GreedyPolicy):
         super().__init__(policy)
         self._compiled = tf.function(super()._action, autograph=False)
 
+    def _distribution(self, time_step: TimeStep, policy_state: nests.Nest) -> PolicyStep:
+        # Of the model's own distribution: the public one may have no mode (a MultiDiscrete that
+        # does not start at 0), or be of float32 where the space is not.
+        step = self._wrapped_policy.mode(time_step, policy_state)
+        return step._replace(action=tf.nest.map_structure(_point, self.action_spec, step.action))
+
     def _action(
         self, time_step: TimeStep, policy_state: nests.Nest, seed: tf.Tensor | None
     ) -> PolicyStep:
@@ -171,4 +197,12 @@ def _offset(space: gymnasium.Space, distribution: Any) -> Any:
     if isinstance(space, gymnasium.spaces.Discrete) and space.start != 0:
         outcomes = tf.range(space.start, space.start + space.n, dtype=tf.int64)
         return tfd.FiniteDiscrete(outcomes, logits=distribution.logits_parameter())
+    if isinstance(space, gymnasium.spaces.MultiDiscrete) and np.any(space.start):
+        start = tf.constant(space.start, distribution.dtype)
+        return tfd.TransformedDistribution(distribution, tfb.Shift(start))
     return distribution
+
+
+def _point(spec: tf.TensorSpec, action: tf.Tensor) -> Any:
+    point = tfd.Deterministic(loc=action)
+    return tfd.Independent(point, spec.shape.rank) if spec.shape.rank else point
