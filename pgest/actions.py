@@ -73,10 +73,11 @@ def _box_action(space: gymnasium.spaces.Box, action: tf.Tensor) -> tf.Tensor:
         low, high = space.low.astype(np.float64), space.high.astype(np.float64)
         rounded = tf.round(tf.clip_by_value(tf.cast(action, tf.float64), low, high))
         return tf.cast(rounded, space.dtype)
+    action = action if action.dtype == space.dtype else tf.cast(action, space.dtype)
     if np.any(np.isfinite(space.low)) or np.any(np.isfinite(space.high)):
-        low, high = tf.cast(space.low, action.dtype), tf.cast(space.high, action.dtype)
-        action = tf.clip_by_value(action, low, high)
-    return action if action.dtype == space.dtype else tf.cast(action, space.dtype)
+        # In the space's own dtype: the float32 next to a bound of float64 may lie beyond it.
+        action = tf.clip_by_value(action, space.low, space.high)
+    return action
 
 
 def _checked(path: str, action: Any, shape: tuple[int, ...], kinds: str) -> tf.Tensor:

@@ -52,6 +52,13 @@ def test_floats_take_the_dtype_of_the_box():
     assert convert(space, tf.zeros([3, 2])).dtype == tf.float64
 
 
+def test_no_bound_is_overstepped_by_rounding():
+    space = spaces.Box(-0.1, 0.1, [2], np.float64)  # the float32 of 0.1 is larger than it
+    converted = convert(space, tf.constant([[-3.0, 3.0], [-0.1, 0.1]]))
+    np.testing.assert_array_equal(converted, [[-0.1, 0.1], [-0.1, 0.1]])
+    assert accepted(space, converted)
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64])
 def test_boxes_of_integers_take_rounded_floats_and_integers(dtype):
     high = min(np.iinfo(dtype).max, 2**31 - 1)
