@@ -202,8 +202,8 @@ class EnvironmentView(abc.ABC):
             if np.shape(mask) != expected:
                 message = f"gave an action_mask of shape {np.shape(mask)[1:]}, not {expected[1:]},"
                 raise self._failure(message, None)
-        for leaf in _mask_leaves(mask):
-            allowed = leaf.any(axis=-1).reshape(self.num_envs, -1).all(axis=1)
+        for choices in _allowed_choices(self.action_space, mask):
+            allowed = choices.reshape(self.num_envs, -1).all(axis=1)
             if not allowed.all():
                 raise self._failure("allows no action at all (action_mask)", int(allowed.argmin()))
         self._next_mask = mask
@@ -376,9 +376,14 @@ def batch_masks(masks: Any) -> Nest:
     return np.array(masks, np.bool_)
 
 
-def _mask_leaves(mask: Nest) -> Iterator[np.ndarray]:
+def _allowed_choices(space: spaces.Space | None, mask: Nest) -> Iterator[np.ndarray]:
+    """Whether each choice allows an action, ``[B]`` or ``[B, choices]``, of each part of a mask."""
     if isinstance(mask, (tuple, dict)):
-        for part in mask.values() if isinstance(mask, dict) else mask:
-            yield from _mask_leaves(part)
+        parts: Any = space.spaces if isinstance(space, (spaces.Dict, spaces.Tuple)) else None
+        for key, part in mask.items() if isinstance(mask, dict) else enumerate(mask):
+            yield from _allowed_choices(None if parts is None else parts[key], part)
+    elif isinstance(space, spaces.MultiDiscrete) and mask.shape[-1] == space.nvec.sum():
+        sizes = space.nvec.ravel()  # choice after choice in a row
+        yield np.logical_or.reduceat(mask, np.cumsum(sizes) - sizes, axis=-1)
     else:
-        yield mask
+        yield mask.any(axis=-1)

@@ -252,6 +252,21 @@ def test_a_mask_that_goes_missing_or_allows_nothing_is_an_error():
         environments.view(wide, seed=0).observe()
 
 
+@pytest.mark.parametrize("as_nest", [False, True])
+def test_each_choice_of_a_multi_discrete_has_to_allow_an_action(as_nest):
+    env = MaskedEnv()
+    env.action_space = spaces.MultiDiscrete([2, 3])
+    env.mask = lambda: mask
+    if as_nest:
+        env.action_space = spaces.Dict(move=env.action_space)
+        env.mask = lambda: {"move": mask}
+    mask = np.array([0, 1, 0, 0, 1])
+    environments.view(env, seed=0).observe()
+    mask = np.array([0, 0, 1, 1, 1])
+    with pytest.raises(environments.EnvironmentFailure, match="allows no action"):
+        environments.view(env, seed=0).observe()
+
+
 def test_the_numbers_of_the_last_info_come_with_the_episode():
     view = environments.view(RecordEpisodeStatistics(CountingEnv(length=2)), seed=0)
     view.observe()

@@ -111,10 +111,10 @@ def multi_categorical(
         flat_mask = tf.concat(mask, axis=-1) if isinstance(mask, list | tuple) else mask
         logits = mask_logits(logits, flat_mask)
     # Every choice gets as many logits as the longest, the surplus masked: one distribution, one
-    # kernel.
+    # kernel. Below what is masked, so that not even a choice that allows nothing takes it.
     leading = [[0, 0]] * (logits.shape.rank - 1)
     padded = [
-        tf.pad(part, [*leading, [0, max(sizes) - size]], constant_values=MASKED_LOGIT)
+        tf.pad(part, [*leading, [0, max(sizes) - size]], constant_values=2 * MASKED_LOGIT)
         for part, size in zip(tf.split(logits, sizes, axis=-1), sizes, strict=True)
     ]
     stacked = tf.stack(padded, axis=-2)
