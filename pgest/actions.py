@@ -52,10 +52,9 @@ def environment_action(space: gymnasium.Space, action: Any, path: str = "action"
     if isinstance(space, spaces.Discrete):
         action = _checked(path, action, (), _INTEGERS)
         action = tf.cast(action, tf.int32) if action.dtype.is_bool else action
-        return action if space.start == 0 else action + tf.cast(int(space.start), action.dtype)
+        return _counted_from_start(space, action)
     if isinstance(space, spaces.MultiDiscrete):
-        action = _checked(path, action, space.shape, _INTEGERS)
-        return action + tf.cast(space.start, action.dtype) if np.any(space.start) else action
+        return _counted_from_start(space, _checked(path, action, space.shape, _INTEGERS))
     if isinstance(space, spaces.MultiBinary):
         return tf.cast(_checked(path, action, space.shape, _INTEGERS), tf.int8)
     if isinstance(space, spaces.Box):
@@ -65,6 +64,13 @@ def environment_action(space: gymnasium.Space, action: Any, path: str = "action"
         f"{path}: action spaces of type {type(space).__name__} are not supported; expected "
         "Discrete, Box, MultiDiscrete, MultiBinary, or a Dict or Tuple of them."
     )
+
+
+def _counted_from_start(space: Any, action: tf.Tensor) -> tf.Tensor:
+    if np.any(space.start):
+        action = action + tf.cast(space.start, action.dtype)
+    usual = space.dtype in (np.int32, np.int64)
+    return action if usual else tf.cast(action, space.dtype)
 
 
 def _box_action(space: gymnasium.spaces.Box, action: tf.Tensor) -> tf.Tensor:

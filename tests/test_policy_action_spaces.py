@@ -14,6 +14,9 @@ OBSERVATIONS = np.random.default_rng(0).uniform(-1, 1, (4, 3)).astype(np.float32
 SPACES = {
     "MultiDiscrete from 10": spaces.MultiDiscrete([3, 4], start=[10, 20]),
     "MultiDiscrete of two axes": spaces.MultiDiscrete([[3, 4], [2, 5]], start=[[1, 2], [3, 4]]),
+    "MultiDiscrete of int8": spaces.MultiDiscrete([3, 4], dtype=np.int8),
+    "MultiDiscrete of uint16": spaces.MultiDiscrete([3, 4], dtype=np.uint16, start=[1, 2]),
+    "Discrete of uint8": spaces.Discrete(3, start=np.uint8(1), dtype=np.uint8),
     "Box of float64": spaces.Box(-0.5, 0.5, (2,), np.float64),
     "Box of float16": spaces.Box(-0.5, 0.5, (2,), np.float16),
     "nest": spaces.Dict(

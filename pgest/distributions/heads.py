@@ -1,9 +1,9 @@
 """From an action space to the distribution of its actions.
 
-Actions are in the space's own shape, dtype and bounds, with two exceptions that are for whoever
-talks to the environment, so that log-probabilities belong to what was sampled: discrete actions
-count from 0, whatever the space's `start`, and an unsquashed Gaussian goes beyond the bounds of its
-Box.
+Actions are in the space's own shape, dtype and bounds, with exceptions that are for whoever talks
+to the environment, so that log-probabilities belong to what was sampled: discrete actions count
+from 0, whatever the space's `start`, and are int32 or int64; an unsquashed Gaussian goes
+beyond the bounds of its Box.
 """
 
 from __future__ import annotations
@@ -187,6 +187,9 @@ def _components(space: gymnasium.Space, parameters: Any, mask: Any, box: str) ->
 def _leaf(space: gymnasium.Space, parameters: Any, mask: Any, box: str) -> tfd.Distribution:
     parameter_size(space)
     dtype = tf.as_dtype(space.dtype)
+    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+        # Categorical has no log_prob of other integers.
+        dtype = dtype if dtype in (tf.int32, tf.int64) else tf.int64
     if isinstance(space, spaces.Discrete):
         return families.categorical(parameters, mask=mask, dtype=dtype)
     if isinstance(space, spaces.MultiDiscrete):
