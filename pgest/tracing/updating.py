@@ -72,11 +72,14 @@ class UpdateGraph:
         self._after_batch: Any = None
         preparation = tf.function(self._prepare, autograph=False).get_concrete_function(signature)
         features, labels, _ = preparation.structured_outputs
+        policy_state = features.pop("policy_state", ())  # [B, ...], while all else is [T, B, ...]
         minibatch = tf.nest.map_structure(self._minibatch_spec, (features, labels))
-        if recurrent and self._minibatches:
+        if recurrent:
             minibatch[0]["policy_state"] = tf.nest.map_structure(
-                lambda leaf: tf.TensorSpec([self._minibatches, *leaf.shape[1:]], leaf.dtype),
-                features["policy_state"],
+                lambda leaf: tf.TensorSpec(
+                    [self._minibatches or leaf.shape[0], *leaf.shape[1:]], leaf.dtype
+                ),
+                policy_state,
             )
         step = tf.function(self._train_step, autograph=False)
         self._step = step.get_concrete_function(*minibatch)
