@@ -26,6 +26,9 @@ class HostLoop:
       view: the environments.
       memory: where timesteps go; None keeps nothing, for evaluation.
       counters: of the model, or counters of its own for evaluation.
+
+    Attributes:
+      broken: whether a timestep failed half way; the episodes under way cannot go on then.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class HostLoop:
         self.counters = counters
         self.batch_state: Any = ()
         self.loss: float | None = None
+        self.broken = False
         # Of the first environment alone, where it is the only one.
         self._rewards: list[float] = []
         # Where the horizon cuts, the update makes the values itself: a call for them would take as
@@ -64,6 +68,13 @@ class HostLoop:
 
     def step(self) -> environment_view.Transition:
         """Takes one timestep in every environment and stores it; counters are the caller's."""
+        try:
+            return self._step()
+        except BaseException:
+            self.broken = True
+            raise
+
+    def _step(self) -> environment_view.Transition:
         observation = self.view.observe()
         mask = self.view.action_mask
         reset = self._reset

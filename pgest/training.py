@@ -62,6 +62,8 @@ class Trainer:
 
     def collect(self, run: runs.Run) -> None:
         """Acts until the memory has a batch or the run has to pause; ends the update under way."""
+        if self.loop.broken:
+            self.forget_episode()  # an environment that failed starts anew
         self._collect(run)
         self._finish(run)
 
@@ -130,7 +132,7 @@ class Trainer:
         run.after_update(updated.metrics)
 
     def forget_episode(self) -> None:
-        """Drops the episode under way: someone else has stepped its environment."""
+        """Drops the episode under way: its environment does not go on where it stood."""
         self.memory.drop_unfinished()
         self.view.reset(self._agent.counters.episode)
         self.loop = loops.HostLoop(self.actor, self.view, self.memory, self._agent.counters)
