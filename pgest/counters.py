@@ -55,12 +55,12 @@ class Counters:
         self.episode += 1
 
     def publish(
-        self, progress: float = 0.0, read: Callable[[tf.Variable], bool] | None = None
+        self, progress: float | None = None, read: Callable[[tf.Variable], bool] | None = None
     ) -> None:
         """Copies the host's `timestep` and `episode`, and a run's progress, to the variables.
 
         Args:
-          progress: of the run, 0 to 1.
+          progress: of the run, 0 to 1; None leaves it as it is.
           read: says of a variable whether the program that comes next reads it; the others keep
             their old values, since each copy costs as much as a small program. None: copy all.
         """
@@ -69,7 +69,7 @@ class Counters:
             (self.variables[GLOBAL_TIMESTEP], self.timestep),
             (self.variables[GLOBAL_EPISODE], self.episode),
         ):
-            if read is None or read(variable):
+            if value is not None and (read is None or read(variable)):
                 variable.assign(value)
 
     def refresh(self) -> None:

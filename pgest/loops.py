@@ -43,6 +43,9 @@ class HostLoop:
         self.memory = memory
         self.counters = counters
         self.batch_state: Any = ()
+        # For exploration that model_fn anneals; the actor itself keeps the timestep right.
+        self._episode_variable = counters.variables[counters_lib.GLOBAL_EPISODE]
+        self._keeps_episode = actor.program.reads(self._episode_variable)
         self.loss: float | None = None
         self.broken = False
         # Of the first environment alone, where it is the only one.
@@ -80,6 +83,8 @@ class HostLoop:
         reset = self._reset
         if self.actor.recurrent and self.memory is not None and len(self.memory) == 0:
             self.batch_state = self._state
+        if self._keeps_episode:
+            self._episode_variable.assign(self.counters.episode)
         acted = self.actor(observation, self.counters.timestep, mask, self._state, reset)
         transition = self.view.step(acted.environment_action)
         self.view.prepare()

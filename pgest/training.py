@@ -106,7 +106,7 @@ class Trainer:
                 self._agent.summary_writer
             )
         counters = self._agent.counters
-        counters.publish(run.progress, updater.reads)
+        counters.publish(run.progress, lambda v: updater.reads(v) or self.actor.program.reads(v))
         following = self.loop.following if self._following_spec else {}
         arguments = (batch, counters.step, run.steps_left, following)
         if self._background is None or updater is not self._updater:
