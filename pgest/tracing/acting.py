@@ -263,6 +263,13 @@ class Actor:
                         f"predictions[{name!r}] has shape {leaf.shape}; expected the batch of "
                         f"{self.num_envs} first: one row an environment."
                     )
+        value = predictions.get("value")
+        if value is not None and (value.shape.rank not in (1, None) or value.dtype != tf.float32):
+            raise ValueError(
+                f"predictions['value'] is {value.dtype.name} of shape {value.shape}; expected "
+                f"float32, one number an environment, {(self.num_envs,)}. A value head of one unit "
+                "gives [B, 1]: drop its last axis with tf.squeeze(value, axis=-1)."
+            )
 
 
 def _checked_log_prob(log_prob: tf.Tensor) -> tf.Tensor:
