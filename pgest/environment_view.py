@@ -331,7 +331,8 @@ def stack_masks(rows: Sequence[Any], path: str = "action_mask") -> Nest:
     """The masks of B environments as bool ``[B, n]``, or a tuple of them.
 
     Args:
-        rows: One mask per environment; None: every action of it is allowed.
+        rows: One mask per environment; None: every action of it is allowed. A part that is None in
+            all of them, as of a Box, becomes ``()``: a nest without arrays.
         path: What to call the mask in messages.
 
     Raises:
@@ -341,7 +342,7 @@ def stack_masks(rows: Sequence[Any], path: str = "action_mask") -> Nest:
     array([[ True, False],
            [ True,  True]])
     """
-    template = next(row for row in rows if row is not None)
+    template = next((row for row in rows if row is not None), ())
     if isinstance(template, (tuple, dict)):
         keys = list(template) if isinstance(template, dict) else list(range(len(template)))
         parts = [

@@ -49,8 +49,8 @@ def from_parameters(
             leading axes.
         box: the family of a Box: `"gaussian"` (unbounded), `"squashed_gaussian"` or `"beta"`
             (finite bounds).
-        action_mask: bools of the logits' shapes, in a nest like the space; a missing or None part
-            allows everything.
+        action_mask: bools of the logits' shapes, in a nest like the space; a part that is missing,
+            None or () allows everything.
 
     Returns:
         A distribution; a `JointDistribution` of a Dict or Tuple.
@@ -166,6 +166,7 @@ def parameter_size(space: gymnasium.Space) -> int:
 
 
 def _components(space: gymnasium.Space, parameters: Any, mask: Any, box: str) -> Any:
+    mask = None if isinstance(mask, tuple) and not mask else mask
     if isinstance(space, spaces.Dict):
         masks = mask or {}
         unknown = sorted(set(masks) - set(space.spaces))
