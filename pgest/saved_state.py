@@ -145,6 +145,8 @@ class _WarmStart:
         self._anew: dict[str, str] = {}
 
     def __call__(self, name: str, shape: tuple[int, ...]) -> np.ndarray | None:
+        if not checkpoints.is_of_model(name):
+            return None  # a new run does not go on with another one's episodes
         value = self._values.get(name)
         if value is not None and shape == value.shape:
             self._taken.add(name)
