@@ -69,6 +69,26 @@ def test_the_greedy_policy_and_the_export_act_as_the_agent_predicts(name, tmp_pa
         assert_same(served[path], leaf)
 
 
+def test_the_export_rounds_floats_to_a_box_of_integers_as_the_agent_does(tmp_path):
+    def model_fn(features, labels, mode):
+        # About 2.6 and, beyond the bounds, 12.
+        bias = tf_keras.initializers.Constant([2.6, 12.0])
+        loc = tf_keras.layers.Dense(2, bias_initializer=bias)(0.0 * features["state"])
+        distribution = tfp.distributions.Independent(tfp.distributions.Normal(loc, 1.0), 1)
+        if mode == pgest.Modes.PREDICT:
+            return pgest.EstimatorSpec(mode, distribution=distribution)
+        loss = -tf.reduce_mean(distribution.log_prob(labels["action"]))
+        train_op = pgest.minimize(loss, tf_keras.optimizers.SGD(1e-6))
+        return pgest.EstimatorSpec(mode, distribution=distribution, loss=loss, train_op=train_op)
+
+    agent = built(spaces.Box(0, 9, (2,), np.int32), model_fn)
+    expected = greedy_actions(agent)
+    assert expected.tolist() == [[3, 9]] * 4
+    assert_same(agent.policy.action(time_step()).action, expected)
+    module = tf.saved_model.load(agent.export_saved_model(tmp_path))
+    assert_same(module.signatures["serving_default"](tf.constant(OBSERVATIONS))["action"], expected)
+
+
 def test_samples_of_a_multi_discrete_are_in_the_terms_of_its_space(tmp_path):
     space = SPACES["MultiDiscrete from 10"]
     agent = built(space)
