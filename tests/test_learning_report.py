@@ -42,7 +42,7 @@ def rows(**scores):
     ]
 
 
-@pytest.mark.parametrize(("ours", "holds"), [([100.0] * 4, "yes"), ([80.0] * 4, "no")])
+@pytest.mark.parametrize(("ours", "holds"), [([100.0] * 4, "yes"), ([80.0] * 4, "**no**")])
 def test_the_bound_is_a_tenth_of_what_the_peer_gains(ours, holds):
     found = rows(pgest=ours, random=[20.0]) + [
         {**row, "library": "stable-baselines3"} for row in rows(theirs=[100.0] * 4)
