@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from typing_extensions import override
 
-from pgest import environment_worker
+from pgest import environment_processes, environment_worker
 from pgest.environment_spaces import Nest
 from pgest.environment_view import (
     EnvironmentFailure,
@@ -234,11 +234,18 @@ class VectorEnvironments(EnvironmentView):
         self._set_mask(masks)
 
     def _raised(self, error: Exception, method: str) -> EnvironmentFailure:
-        index = _failed_index(self._vector, error)
-        return self._failure(f"failed in {method}(): {reason(error)},", index)
+        index, why = _failed_index(self._vector, error), reason(error)
+        if isinstance(error, (EOFError, ConnectionError)):  # what a broken pipe raises
+            found = environment_processes.crashed(self._vector.unwrapped, wait=True)
+            if found is not None:
+                index, why = found[0], f"its process died with the exit code {found[1]}"
+        return self._failure(f"failed in {method}(): {why},", index)
 
     @override
     def _close_environments(self) -> None:
+        unwrapped: Any = self._vector.unwrapped
+        if environment_processes.crashed(unwrapped) is not None:
+            environment_processes.kill(unwrapped)
         self._vector.close()
 
 

@@ -4,6 +4,7 @@ Imports nothing of pgest: processes that make these environments import this fil
 """
 
 import multiprocessing
+import os
 import sys
 
 import gymnasium
@@ -158,6 +159,15 @@ def fails_in_the_second():
 
 def failing_first():
     return FailingEnv("raise")
+
+
+class DyingEnv(CountingEnv):
+    """A CountingEnv whose simulator takes the process along at action 1."""
+
+    def step(self, action):
+        if action == 1:
+            os._exit(139)
+        return super().step(action)
 
 
 def raises_at_once():

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from environment_fakes import (
     CountingEnv,
+    DyingEnv,
     MethodMaskedEnv,
     ModulesEnv,
     cartpole,
@@ -68,6 +69,29 @@ def test_a_failure_in_a_process_names_the_environment_and_does_not_hang():
         ) as caught:
             view.step(np.zeros(2, np.int64))
         assert caught.value.env_index == 1
+    assert not any(process.is_alive() for process in view._vector.processes)
+
+
+@pytest.mark.parametrize("dying", [0, 1])
+def test_a_process_that_dies_in_a_step_is_named_and_does_not_hang(dying):
+    with environments.make(DyingEnv, 2, vectorization="async") as view:
+        view.observe()
+        with pytest.raises(
+            environments.EnvironmentFailure,
+            match=f"Environment {dying} .*exit code 139.*timestep 0",
+        ) as caught:
+            view.step(np.arange(2) == dying)
+        assert caught.value.env_index == dying
+    assert not any(process.is_alive() for process in view._vector.processes)
+
+
+def test_a_process_that_was_killed_is_named_and_does_not_mask_the_failure():
+    with pytest.raises(environments.EnvironmentFailure, match="Environment 1 .*exit code -9"):
+        with environments.make(CountingEnv, 2, vectorization="async") as view:
+            view.observe()
+            view._vector.processes[1].kill()
+            view._vector.processes[1].join()
+            view.step(np.zeros(2, np.int64))
     assert not any(process.is_alive() for process in view._vector.processes)
 
 

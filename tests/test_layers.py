@@ -54,6 +54,7 @@ LAYERS = (
         "memory",
         "environment_spaces",
         "environment_worker",
+        "environment_processes",
         "environment_view",
         "in_process_environments",
         "vector_environments",
