@@ -201,7 +201,7 @@ class VectorEnvironments(EnvironmentView):
             top = {key: infos[key] for key in ("episode", "_episode") if key in infos}
             infos = {**top, **infos.get("final_info", {})}
         last_infos: dict[int, dict[str, float]] = {row: {} for row in rows.tolist()}
-        for name, values, masks in _columns(infos):
+        for name, values, masks in _columns(infos, self.num_envs):
             for (row, last), number in zip(last_infos.items(), _numbers(values, rows), strict=True):
                 if number is not None and all(mask[row] for mask in masks):
                     last[name] = number
@@ -319,20 +319,27 @@ def row_of(values: Any, row: int | np.ndarray) -> Any:
 
 
 def _columns(
-    infos: Mapping[str, Any], prefix: str = "", masks: tuple[Any, ...] = ()
+    infos: Mapping[Any, Any], num_envs: int, prefix: str = "", masks: tuple[Any, ...] = ()
 ) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
     """The name, the batched values and the masks of each entry of gymnasium's batched infos.
 
-    Beside ``key`` stands a mask ``_key`` of the environments that have it, at every level.
+    Beside ``key`` stands a mask ``_key`` of the environments that have it, at every level. What
+    does not have one value per environment is left out.
     """
-    for key, values in infos.items():
-        if key in ("final_obs", "final_info") or (key[:1] == "_" and key[1:] in infos):
+    named = {str(key): values for key, values in infos.items()}
+    for key, values in named.items():
+        if key in ("final_obs", "final_info") or (key[:1] == "_" and key[1:] in named):
             continue
-        present = (*masks, infos[f"_{key}"]) if f"_{key}" in infos else masks
+        present = (*masks, named[f"_{key}"]) if f"_{key}" in named else masks
         if isinstance(values, Mapping):
-            yield from _columns(values, f"{prefix}{key}/", present)
-        elif isinstance(values, (np.ndarray, list)):
+            yield from _columns(values, num_envs, f"{prefix}{key}/", present)
+        elif _has_rows(values, num_envs):
             yield prefix + key, values, present
+
+
+def _has_rows(values: Any, num_envs: int) -> bool:
+    is_sequence = isinstance(values, list) or (isinstance(values, np.ndarray) and values.ndim > 0)
+    return is_sequence and len(values) == num_envs
 
 
 def _numbers(values: Any, rows: np.ndarray) -> list[float | None]:

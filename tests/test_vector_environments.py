@@ -1,5 +1,6 @@
 """Views of gymnasium's vector environments: all autoreset modes, processes, native ones."""
 
+import gymnasium
 import numpy as np
 import pytest
 from environment_fakes import (
@@ -174,6 +175,37 @@ def test_statistics_of_a_vector_wrapper(mode):
         view.observe()
         infos = view.step(np.zeros(2, np.int64)).infos
     assert list(infos) == [0] and infos[0]["episode/r"] == 3.0 and infos[0]["steps"] == 2.0
+
+
+class InfoEnv(CountingEnv):
+    """A CountingEnv whose info has numbers by number, as of several players."""
+
+    def step(self, action):
+        return *super().step(action)[:4], {0: 0.5, "players": {1: 1.5}}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_keys_of_an_info_may_be_numbers(mode):
+    view = environments.view(sync(lambda: InfoEnv(length=1), 2, mode), seed=0)
+    view.observe()
+    infos = view.step(np.zeros(2, np.int64)).infos
+    assert infos == {index: {"0": 0.5, "players/1": 1.5} for index in range(2)}
+
+
+class InfosOfTheWhole(gymnasium.vector.VectorWrapper):
+    """A vector environment that also says things which are no environment's own."""
+
+    def step(self, actions):
+        *rest, infos = self.env.step(actions)
+        whole = {"time": np.array(3.0), "weather": np.zeros(5), "log": [], "load": 0.5}
+        return *rest, {**infos, **whole}
+
+
+def test_infos_that_are_no_environments_own_are_left_out():
+    vector = InfosOfTheWhole(sync(lambda: CountingEnv(length=1), 2, AutoresetMode.DISABLED))
+    view = environments.view(vector, seed=0)
+    view.observe()
+    assert view.step(np.zeros(2, np.int64)).infos[1] == {"steps": 1.0, "nested/half": 0.5}
 
 
 @pytest.mark.parametrize("mode", ["NextStep", "SAME_STEP", AutoresetMode.DISABLED])
