@@ -142,6 +142,25 @@ def test_portable_signatures(tmp_path, name):
     assert any((first[key].numpy() != other[key].numpy()).any() for key in first if "action" in key)
 
 
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("name", ["discrete", "recurrent"])
+def test_portable_signatures_of_a_fixed_batch_size(tmp_path, name, batch_size):
+    policy = ALL_POLICIES[name]()
+    for directory, size in (("fixed", batch_size), ("any", None)):
+        saver = policy_saver.PolicySaver(policy, size, portable=True)
+        saver.save(tmp_path / directory)
+    fixed, of_any_size = (tf.saved_model.load(str(tmp_path / name)) for name in ("fixed", "any"))
+    nest = {
+        "observation": models.observation_of(policy, batch_size),
+        "policy_state": policy.get_initial_state(batch_size),
+    }
+    inputs = {key: tf.constant(value) for key, value in policy_saver.nests.flatten_with_paths(nest)}
+    served = fixed.signatures["serving_default"]
+    assert {tensor.shape[0] for tensor in served.structured_outputs.values()} == {batch_size}
+    assert_close(served(**inputs), of_any_size.signatures["serving_default"](**inputs))
+    assert "sample" in fixed.signatures
+
+
 @pytest.mark.parametrize("name", ["discrete", "box", "squashed", "recurrent", "dict"])
 def test_tflite_gives_the_same_with_built_in_ops_only(tmp_path, name):
     policy = ALL_POLICIES[name]()

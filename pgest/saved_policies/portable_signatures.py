@@ -119,7 +119,8 @@ class FlatInputs:
     def unpack(self, leaves: tuple[tf.Tensor, ...]) -> tuple[TimeStep, nests.Nest]:
         """A time step in the middle of an episode, and the policy state."""
         observation, policy_state = tf.nest.pack_sequence_as(self._nest, leaves)
-        rows = tf.shape(leaves[0])[:1] if self.batch_size is None else [self.batch_size]
+        size = self.batch_size
+        rows = tf.shape(leaves[0])[:1] if size is None else tf.constant([size])
         spec = self._policy.time_step_spec
         reward = tf.nest.map_structure(
             lambda leaf: tf.zeros(tf.concat([rows, leaf.shape.as_list()], 0), leaf.dtype),
