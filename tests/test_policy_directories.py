@@ -10,9 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+import saved_policy_models
 from trigger_fakes import inode, make_agent, make_step
 
-from pgest.saved_policies import directories, loader, triggers
+from pgest.saved_policies import directories, loader, policy_saver, triggers
 
 # --- going on in a directory ---------------------------------------------------------------
 
@@ -63,6 +64,27 @@ def test_what_lies_in_an_old_checkpoint_goes_with_it(tmp_path, async_saving):
                 (checkpoint / "note.txt").write_text("of step 3")
             assert loader.load_policy(tmp_path).get_train_step() == value
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [checkpoint.name]
+
+
+# --- links ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", ["an export", "an empty directory", "nothing yet"])
+def test_a_link_to_another_place_stays_one(tmp_path, target):
+    link, place = tmp_path / "here/policy", tmp_path / "there/policy"
+    link.parent.mkdir()
+    place.parent.mkdir()
+    link.symlink_to(place)
+    saver = policy_saver.PolicySaver(saved_policy_models.DiscretePolicy())
+    if target == "an export":
+        saver.save(place)
+        (place / "saved_model.pb").write_bytes(b"an earlier one")
+    elif target == "an empty directory":
+        place.mkdir()
+    saver.save(link)
+    assert link.is_symlink() and [path.name for path in place.parent.iterdir()] == ["policy"]
+    assert [path.name for path in link.parent.iterdir()] == ["policy"]
+    loader.load_policy(place)
 
 
 # --- a writer that is killed ---------------------------------------------------------------

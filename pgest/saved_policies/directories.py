@@ -120,7 +120,8 @@ def appearing(directory: str | os.PathLike[str], contents: Contents | None = Non
       ValueError: it is not of a local file system.
       OSError: the file system refuses; a full disk and missing permissions among it.
     """
-    final = os.path.abspath(local(directory))
+    # A link stays one: what it leads to is replaced, also where that is on another disk.
+    final = os.path.realpath(local(directory))
     exists = os.path.exists(final)
     if exists and not os.path.isdir(final):
         raise tf.errors.FailedPreconditionError(
