@@ -141,14 +141,17 @@ class Run(monitor.RunContext):
         self.error = error
         self.look()
         failures: list[BaseException] = []
-        for action in (*(hook.end for hook in self._begun), _save):
-            try:
-                action(self)
-            except Exception as exception:  # every hook is ended, whatever another one does
-                failures.append(exception)
-        self.close()
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+        try:
+            for action in (*(hook.end for hook in self._begun), _save):
+                try:
+                    action(self)
+                # Every hook is ended, whatever another one or an impatient Ctrl-C does.
+                except (Exception, KeyboardInterrupt) as exception:
+                    failures.append(exception)
+            self.close()
+        finally:
+            for number, handler in self._handlers.items():
+                signal.signal(number, handler)
         if error is None and failures:
             raise failures[0]
         for failure in failures:

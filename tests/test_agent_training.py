@@ -116,6 +116,26 @@ def test_a_second_ctrl_c_does_not_wait():
     assert isinstance(hook.ended, KeyboardInterrupt)
 
 
+class SlowToEnd(pgest.BaseMonitor):
+    """Ctrl-C while the run ends: an evaluation there, say, takes the user too long."""
+
+    def end(self, context):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_second_ctrl_c_while_the_run_ends_skips_what_takes_long_and_no_more(tmp_path):
+    def handlers():
+        return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+    agent, hook = make_agent(model_dir=tmp_path), SignalAtStep(signal.SIGINT, step=2)
+    before = handlers()
+    with pytest.raises(KeyboardInterrupt):
+        agent.train("CartPole-v1", max_steps=50, hooks=[SlowToEnd(), hook])
+    assert handlers() == before, "the next SIGTERM has to end the process"
+    assert hook.ended is None
+    assert make_agent(model_dir=tmp_path).global_step == 2
+
+
 class InterruptedWorker(gymnasium.Wrapper):
     """Ctrl-C reaches its process too, as that of gymnasium's AsyncVectorEnv, which passes it on."""
 
