@@ -149,6 +149,25 @@ def test_a_failing_save_does_not_end_the_run(tmp_path, caplog, monkeypatch):
 
 
 @pytest.mark.parametrize("async_saving", [False, True])
+def test_the_last_save_is_tried_again_at_the_end(tmp_path, caplog, monkeypatch, async_saving):
+    write, failed = snapshots.CheckpointWriter.write, []
+
+    def fail_once_at_four(self, snapshot, *arguments):
+        if snapshot.step == 4 and not failed:
+            failed.append(snapshot.step)
+            raise OSError(28, "No space left on device")
+        write(self, snapshot, *arguments)
+
+    monkeypatch.setattr(snapshots.CheckpointWriter, "write", fail_once_at_four)
+    hook = policy_saver_hook.PolicySaverHook(
+        monitor.Every(steps=2), tmp_path, async_saving=async_saving
+    )
+    LearningRun().drive([hook], updates(4))
+    assert failed and "No space left" in caplog.text
+    assert loader.load_policy(tmp_path).get_train_step() == 4
+
+
+@pytest.mark.parametrize("async_saving", [False, True])
 def test_a_full_disk_costs_the_run_nothing_but_the_save(tmp_path, caplog, async_saving):
     class Fills(monitor.BaseMonitor):
         def after_run(self, context):

@@ -134,6 +134,7 @@ class PolicySaverHook(monitor.BaseMonitor):
                 trigger.flush()
             except (OSError, tf.errors.OpError) as error:
                 _LOGGER.error("A policy was not saved: %s", error)
+                trigger.set_start(-1)  # it may be the last one, which is then saved again
             if context.healthy:
                 trigger(context.step, force_trigger=True)
         finally:
