@@ -66,6 +66,21 @@ def test_what_lies_in_an_old_checkpoint_goes_with_it(tmp_path, async_saving):
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [checkpoint.name]
 
 
+def test_a_run_from_the_beginning_keeps_its_own_checkpoints(tmp_path, caplog):
+    def train(steps):
+        agent, step = make_agent(), make_step()
+        with triggers.PolicySavedModelTrigger(tmp_path, agent, step, 1, keep_max=2) as trigger:
+            for value in steps:
+                step.assign(value)
+                trigger(value)
+                yield list(loader.saved_steps(tmp_path))
+
+    assert list(train([100, 200, 300])) == [[100], [100, 200], [200, 300]]
+    assert not caplog.text
+    assert list(train([10, 20, 300, 310])) == [[10, 300], [10, 20], [20, 300], [300, 310]]
+    assert "checkpoints of the steps [200, 300], later than the present 0" in caplog.text
+
+
 # --- links ---------------------------------------------------------------------------------
 
 

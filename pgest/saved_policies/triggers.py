@@ -115,7 +115,8 @@ class PolicySavedModelTrigger(IntervalTrigger, closing.Closing):
       input_fn_and_spec: see `PolicySaver`.
       save_collect_policy: whether `collect_policy` is exported.
       seed: see `PolicySaver`.
-      keep_max: how many checkpoints are kept, the newest; None keeps all.
+      keep_max: how many checkpoints are kept, the newest; None keeps all. Those of later steps than
+        the present one, which an earlier run has left, are the first to go.
       portable: whether a SavedModel without TensorFlow Probability is kept up to date in
         `saved_model_dir/portable_policy` too.
 
@@ -231,8 +232,10 @@ class PolicySavedModelTrigger(IntervalTrigger, closing.Closing):
         directories.remove_leftovers(self._directory)
         directories.remove_leftovers(os.path.join(self._directory, directories.CHECKPOINTS))
         stale = [name for name, saver in self._savers.items() if not self._is_current(name, saver)]
+        found = directories.checkpoint_steps(os.path.join(self._directory, directories.CHECKPOINTS))
         if stale:
-            self._refuse_other_checkpoints()
+            self._refuse_other_checkpoints(found)
+        self._warn_of_later_checkpoints(found)
         self._exported = frozenset(stale)
         for name in stale:
             path = os.path.join(self._directory, name)
@@ -247,8 +250,7 @@ class PolicySavedModelTrigger(IntervalTrigger, closing.Closing):
             return False
         return saver.matches(path)
 
-    def _refuse_other_checkpoints(self) -> None:
-        found = directories.checkpoint_steps(os.path.join(self._directory, directories.CHECKPOINTS))
+    def _refuse_other_checkpoints(self, found: Mapping[int, str]) -> None:
         wanted = [tuple(variable.shape) for variable in self._savers[RAW_POLICY].variables]
         for path in found.values():
             if snapshots.shapes(path) != wanted:
@@ -258,6 +260,16 @@ class PolicySavedModelTrigger(IntervalTrigger, closing.Closing):
                     f"{snapshots.shapes(path)}, this policy {wanted}); give another directory, "
                     "or remove that one."
                 )
+
+    def _warn_of_later_checkpoints(self, found: Mapping[int, str]) -> None:
+        now = int(self._train_step.numpy())
+        later = [step for step in found if step > now]
+        if later:
+            _LOGGER.warning(
+                "%s holds checkpoints of the steps %s, later than the present %d, which "
+                "load_policy takes for the newest: remove them, or save to another directory.",
+                self._directory, later, now,
+            )  # fmt: skip
 
     def _metadata_values(self) -> dict[str, np.ndarray]:
         return {
@@ -306,10 +318,12 @@ class PolicySavedModelTrigger(IntervalTrigger, closing.Closing):
             return
         if self._on_disk is None:
             # Once: each file that a thread asks for takes Python from the one that trains.
-            parent = os.path.dirname(path)
-            self._on_disk = directories.checkpoint_steps(parent)
+            found = directories.checkpoint_steps(os.path.dirname(path))
+            # Those of later steps are of an earlier run, and the first to go.
+            self._on_disk = dict(sorted(found.items(), key=lambda item: (item[0] <= step, item)))
+        self._on_disk.pop(step, None)
         self._on_disk[step] = path
-        for oldest in sorted(self._on_disk)[: -self._keep_max]:
+        for oldest in list(self._on_disk)[: -self._keep_max]:
             with contextlib.suppress(FileNotFoundError):
                 directories.remove(self._on_disk.pop(oldest), directories.CHECKPOINT_CONTENTS)
 
