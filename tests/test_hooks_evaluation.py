@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 from hooks_driver import PayEnv, Run, Update
 
-from pgest import hooks
+from pgest import graph_environments, hooks
 from pgest.hooks import monitor
 
 EACH_STEP = monitor.Every(steps=1)
@@ -189,6 +189,12 @@ def test_it_can_be_told_to_keep_nothing(tmp_path):
 def test_a_missing_checkpoint_cannot_be_kept(tmp_path):
     with pytest.raises(FileNotFoundError, match="no files of a checkpoint .*ckpt-9"):
         hooks.BestCheckpoint(str(tmp_path / "best")).keep(str(tmp_path / "ckpt-9"), 1.0)
+
+
+@pytest.mark.parametrize("env", [PayEnv, "CartPole-v1", graph_environments.CartPole()])
+def test_what_keeps_no_episode_may_be_shared_with_the_training(env):
+    hook = hooks.EvaluationHook(env, EACH_STEP)
+    hook.begin(monitor.RunContext(environment=env))
 
 
 def test_the_environment_trained_on_is_refused():

@@ -6,8 +6,12 @@ import logging
 import posixpath
 from typing import Any
 
+import gymnasium
+
+from pgest import environment_view
 from pgest.hooks import best_checkpoint, intervals, monitor
 
+_HAVE_EPISODES = (gymnasium.Env, gymnasium.vector.VectorEnv, environment_view.EnvironmentView)
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -66,8 +70,8 @@ class EvaluationHook(monitor.BaseMonitor):
 
     def begin(self, context: monitor.RunContext) -> None:
         """Starts the clock and reads how good the best of earlier runs was."""
-        # An id string makes a new environment each time, so sharing it does no harm.
-        if self._env is context.environment and not isinstance(self._env, str):
+        # An id or a factory makes a new environment each time, one in the graph has no state.
+        if self._env is context.environment and isinstance(self._env, _HAVE_EPISODES):
             raise ValueError(
                 "EvaluationHook was given the environment that is trained on; an evaluation would "
                 "break off its episode. Give it one of its own, such as gymnasium.make(...)."
