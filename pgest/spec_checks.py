@@ -128,6 +128,8 @@ def _cast_array(array: np.ndarray, spec: Any) -> np.ndarray:
     dtype = _numpy_dtype(spec)
     if array.dtype == dtype:
         return array
+    if dtype.kind == "O" and array.dtype.kind in "US":
+        return array.astype(object)
     if np.can_cast(array.dtype, dtype, "safe") or (array.dtype.kind != "c" and dtype.kind == "f"):
         return array.astype(dtype) if array.dtype.kind in "biuf" else array
     if array.dtype.kind in "iu" and dtype.kind in "iu":

@@ -232,7 +232,7 @@ def _paths(nest: Any, path: str = "") -> list[tuple[str, tfd.Distribution]]:
 
 
 def _logits(distribution: Any) -> tf.Tensor:
-    return distribution.logits_parameter()
+    return tf.cast(distribution.logits_parameter(), tf.float32)  # as the noise is
 
 
 def _threshold(distribution: Any, level: Any) -> tf.Tensor:
@@ -287,7 +287,7 @@ register(
     PortableForm(
         parameters=lambda d: _broadcast(d, "loc", "scale"),
         noise_per_element=lambda d: noise.NORMAL_NOISE,
-        sample=lambda d, u: d.loc + d.scale * noise.normal(u),
+        sample=lambda d, u: d.loc + d.scale * tf.cast(noise.normal(u), d.dtype),
         mode=lambda d: _broadcast(d, "loc")["loc"],
     ),
 )
@@ -296,7 +296,7 @@ register(
     PortableForm(
         parameters=lambda d: {"loc": d.mean(), "scale": d.stddev()},
         noise_per_element=lambda d: noise.NORMAL_NOISE,
-        sample=lambda d, u: d.mean() + d.stddev() * noise.normal(u),
+        sample=lambda d, u: d.mean() + d.stddev() * tf.cast(noise.normal(u), d.dtype),
         mode=lambda d: d.mean(),
     ),
 )

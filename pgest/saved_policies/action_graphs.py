@@ -141,13 +141,18 @@ class ActionGraph:
         """Runs once on zeros, so that the first action costs no more than any other."""
         rows = self._rows or 1
         leaves: list[Any] = [
-            np.zeros([rows, *reader.spec.shape], reader.spec.dtype)
+            np.full([rows, *reader.spec.shape], _zero(reader.spec.dtype), reader.spec.dtype)
             for reader, fed in zip(self._readers, self._fed, strict=True)
             if fed
         ]
         if self._feeds_seed:
             leaves.append(np.zeros(2, np.int32))
         self._call(leaves)
+
+
+def _zero(dtype: Any) -> Any:
+    """What fills an array; strings are Python objects in numpy, of which zero is none."""
+    return b"" if np.dtype(dtype).kind == "O" else 0
 
 
 class _LeafReader:

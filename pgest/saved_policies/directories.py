@@ -18,6 +18,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import tensorflow as tf
 
+from pgest import run_config
+
 Contents = Mapping[str, Sequence[str]]
 
 CHECKPOINTS = "checkpoints"
@@ -117,11 +119,12 @@ def appearing(directory: str | os.PathLike[str], contents: Contents | None = Non
 
     Raises:
       tf.errors.FailedPreconditionError: the path is a file.
-      ValueError: it is not of a local file system.
+      ValueError: it is not of a local file system, or TensorFlow could not read there.
       OSError: the file system refuses; a full disk and missing permissions among it.
     """
     # A link stays one: what it leads to is replaced, also where that is on another disk.
     final = os.path.realpath(local(directory))
+    run_config.check_readable("The directory", final)
     exists = os.path.exists(final)
     if exists and not os.path.isdir(final):
         raise tf.errors.FailedPreconditionError(
