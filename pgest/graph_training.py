@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -77,6 +78,15 @@ class GraphTrainer:
             run.episode_ended(statistics)
         if done.metrics:
             run.after_update(done.metrics)
+        elif not run.metrics:
+            horizon, num_envs = self._agent.memory.horizon, self.view.num_envs
+            warnings.warn(
+                f"This run ends at timestep {self._agent.global_timestep} without an update, and "
+                "what it collected is dropped: a limit cut its first in-graph iteration, which is "
+                f"{horizon} timesteps of {num_envs} environments. Train for "
+                f"{horizon * num_envs} timesteps or more at a time.",
+                stacklevel=3,
+            )
 
     def forget_episode(self) -> None:
         """Nothing: an evaluation opens environments of its own."""

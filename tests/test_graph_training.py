@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import warnings
 
 import models
 import numpy as np
@@ -46,6 +47,7 @@ def test_counters_move_as_on_the_host(trained):
     assert agent.global_step == before[0] + 2 * 4, "two iterations of two epochs of two minibatches"
 
 
+@pytest.mark.filterwarnings("ignore:This run ends at timestep")
 def test_limits_are_exact_inside_an_iteration(trained):
     agent, env = trained
     step, timestep = agent.global_step, agent.global_timestep
@@ -70,6 +72,16 @@ class Recorder(pgest.BaseMonitor):
 
     def after_run(self, context):
         self.updates.append((context.step, context.metrics))
+
+
+def test_a_run_without_an_update_warns():
+    agent, env = make_agent(), graph_environments.CartPole(num_envs=NUM_ENVS)
+    with pytest.warns(UserWarning, match="Train for 32 timesteps or more at a time") as told:
+        agent.train(env, timesteps=HORIZON * (NUM_ENVS - 1))
+    assert told[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        agent.train(env, timesteps=HORIZON * NUM_ENVS + 1)
 
 
 def test_hooks_see_episodes_and_metrics(trained):
