@@ -78,3 +78,10 @@ def test_tasks_are_what_both_libraries_can_run():
         # Else Stable-Baselines3 would make a last minibatch that pgest makes another way.
         whole = task.algorithm == "A2C" or task.minibatch_size >= batch
         assert whole or batch % task.minibatch_size == 0
+
+
+def test_equal_libraries_show_the_bound_where_seeds_agree():
+    steady, spread = np.full([4], 100.0), np.array([0.0, 100.0, 0.0, 100.0])
+    assert learning_report.shown_by_equals(steady, steady, random=20.0) == 1.0
+    few = learning_report.shown_by_equals(spread, spread, random=-20.0)
+    assert few < 0.5

@@ -17,6 +17,7 @@ _PLOT = tables.DOCS / "algorithms" / "learning.svg"
 
 # Fewer say nothing about the spread between seeds.
 _FEWEST_SEEDS = 3
+_TRIALS = 200
 
 Rows = Sequence[Mapping[str, str]]
 
@@ -66,6 +67,22 @@ def difference_interval(
     return float(low), float(high)
 
 
+def shown_by_equals(ours: np.ndarray, theirs: np.ndarray, random: float) -> float:
+    """How often two libraries would show the bound if each had the scores of both at random."""
+    generator = np.random.default_rng(0)
+    scores = np.concatenate([ours, theirs])
+    shown = 0
+    for _ in range(_TRIALS):
+        first, second = (generator.choice(scores, len(part)) for part in (ours, theirs))
+        low, _high = difference_interval(first, second, samples=2_000)
+        shown += low >= _bound(float(interquartile_mean(second)), random)
+    return shown / _TRIALS
+
+
+def _bound(peer: float, random: float) -> float:
+    return -0.1 * (peer - random)
+
+
 def compared(tasks: Mapping[str, Any], rows: Rows) -> list[dict[str, str]]:
     """A line a task for which both libraries have rows of three seeds at least."""
     lines = []
@@ -75,7 +92,8 @@ def compared(tasks: Mapping[str, Any], rows: Rows) -> list[dict[str, str]]:
             continue
         low, high = difference_interval(ours, theirs)
         middle, peer = float(interquartile_mean(ours)), float(interquartile_mean(theirs))
-        bound = -0.1 * (peer - float(random.mean()))
+        bound = _bound(peer, float(random.mean()))
+        equals = shown_by_equals(ours, theirs, float(random.mean()))
         lines.append(
             {
                 "task": name,
@@ -84,6 +102,7 @@ def compared(tasks: Mapping[str, Any], rows: Rows) -> list[dict[str, str]]:
                 "difference (95 %)": f"{middle - peer:+.1f} ({low:+.1f} to {high:+.1f})",
                 "bound": f"{bound:.1f}",
                 "holds": "yes" if low >= bound else "**no**",
+                "equals": f"{100 * equals:.0f} %",
                 "random": f"{random.mean():.1f}",
                 "seeds": f"{len(ours)}, {len(theirs)}",
                 "timesteps": f"{task.timesteps:,}",
