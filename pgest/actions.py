@@ -75,15 +75,21 @@ def _counted_from_start(space: Any, action: tf.Tensor) -> tf.Tensor:
 
 def _box_action(space: gymnasium.spaces.Box, action: tf.Tensor) -> tf.Tensor:
     if np.issubdtype(space.dtype, np.integer):
-        # float64 holds every bound up to 2**53; a float32 of 2**31 - 1 would overflow an int32.
-        low, high = space.low.astype(np.float64), space.high.astype(np.float64)
-        rounded = tf.round(tf.clip_by_value(tf.cast(action, tf.float64), low, high))
-        return tf.cast(rounded, space.dtype)
+        return to_integers(action, space.dtype, space.low, space.high)
     action = action if action.dtype == space.dtype else tf.cast(action, space.dtype)
     if np.any(np.isfinite(space.low)) or np.any(np.isfinite(space.high)):
         # In the space's own dtype: the float32 next to a bound of float64 may lie beyond it.
         action = tf.clip_by_value(action, space.low, space.high)
     return action
+
+
+def to_integers(action: tf.Tensor, dtype: Any, low: Any = None, high: Any = None) -> tf.Tensor:
+    """Floats, clipped to bounds if there are any, to the nearest integers of a dtype."""
+    # float64 holds every bound up to 2**53; a float32 of 2**31 - 1 would overflow an int32.
+    action = tf.cast(action, tf.float64)
+    if low is not None:
+        action = tf.clip_by_value(action, np.asarray(low, np.float64), np.asarray(high, np.float64))
+    return tf.cast(tf.round(action), dtype)
 
 
 def _checked(path: str, action: Any, shape: tuple[int, ...], kinds: str) -> tf.Tensor:

@@ -14,10 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
-from pgest import nests, specs
+from pgest import actions, nests, specs
 from pgest.distributions import portable
 from pgest.tf_policies import TFPolicy
 from pgest.time_steps import PolicyStep, StepType, TimeStep
@@ -154,16 +153,13 @@ def _take(
 
 
 def _to_spec(policy: TFPolicy, spec: tf.TensorSpec, action: tf.Tensor) -> tf.Tensor:
+    bounded = policy.clip and specs.is_bounded(spec)
+    bounds = (spec.minimum, spec.maximum) if bounded else ()
     if spec.dtype.is_integer and action.dtype.is_floating:
-        # As `actions.environment_action` makes integers of floats; a cast alone cuts them off.
-        action = tf.cast(action, tf.float64)
-        if policy.clip and specs.is_bounded(spec):
-            low, high = (np.asarray(bound, np.float64) for bound in (spec.minimum, spec.maximum))
-            action = tf.clip_by_value(action, low, high)
-        return tf.cast(tf.round(action), spec.dtype)
+        return actions.to_integers(action, spec.dtype, *bounds)
     action = tf.cast(action, spec.dtype)
-    if policy.clip and specs.is_bounded(spec):
-        return tf.clip_by_value(action, spec.minimum, spec.maximum)
+    if bounded:
+        return tf.clip_by_value(action, *bounds)
     return action
 
 
