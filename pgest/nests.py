@@ -5,6 +5,7 @@ by its path, joined by "/": dict keys, positions of lists and tuples, field name
 bare leaf has the path "".
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -22,6 +23,15 @@ def join_path(*parts: object) -> str:
     'observation/0'
     """
     return "/".join(str(part) for part in parts if str(part) != "")
+
+
+def signature_name(*parts: object) -> str:
+    """Joins parts of a path in the characters that TensorFlow takes in names; others become "_".
+
+    >>> signature_name("observation", "left arm", 0)
+    'observation/left_arm/0'
+    """
+    return re.sub(r"[^A-Za-z0-9_.\\/>-]", "_", join_path(*parts))
 
 
 def children(nest: Nest) -> list[tuple[str, Nest]] | None:

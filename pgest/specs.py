@@ -299,11 +299,11 @@ def add_outer_dims(specs: nests.Nest, outer_dims: Sequence[int | None] = (None,)
 def with_path_names(specs: nests.Nest, prefix: str = "") -> nests.Nest:
     """Names every spec by its path in the nest, after `prefix`.
 
-    >>> with_path_names({"a": ArraySpec((), np.int64, "b")}, "observation")["a"].name
-    'observation/a'
+    >>> with_path_names({"left arm": ArraySpec((), np.int64, "b")}, "action")["left arm"].name
+    'action/left_arm'
     """
     return nests.map_with_paths(
-        lambda path, spec: replace_spec(spec, name=nests.join_path(prefix, path)), specs
+        lambda path, spec: replace_spec(spec, name=nests.signature_name(prefix, path)), specs
     )
 
 

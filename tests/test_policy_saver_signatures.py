@@ -12,8 +12,9 @@ import tensorflow as tf
 from opened_policies import assert_close
 from saved_policy_models import ALL_POLICIES
 
-from pgest import policies
+from pgest import policies, time_steps
 from pgest.saved_policies import policy_saver
+from pgest.time_steps import PolicyStep
 
 # --- flat signatures ---------------------------------------------------------------------------
 
@@ -201,3 +202,49 @@ def test_tflite_of_the_flat_action_signature_of_a_greedy_policy(tmp_path):
     names = policy_saver.nests.flatten_with_paths((time_step,))
     found = runner(**{name: np.asarray(value) for name, value in names})
     np.testing.assert_array_equal(found["action"], policy.action(time_step).action)
+
+
+# --- names ---------------------------------------------------------------------------------
+
+
+class Keyed(policies.TFPolicy):
+    """Observes a number under each key, and chooses the key of the greatest under each key."""
+
+    def __init__(self, observation_keys, action_keys):
+        observation = {key: tf.TensorSpec([1], tf.float32) for key in observation_keys}
+        action = {key: models.discrete_spec() for key in action_keys}
+        super().__init__(time_steps.time_step_spec(observation), action)
+
+    def _distribution(self, time_step, policy_state):
+        logits = tf.concat(tf.nest.flatten(time_step.observation), 1)
+        choices = {key: models.tfd.Categorical(logits=logits) for key in self.action_spec}
+        return PolicyStep(choices, policy_state)
+
+
+@pytest.mark.parametrize("keys", [("a b", "a-b"), ("A", "a"), ("é", "ü"), ("x.1", "x_1")])
+def test_keys_that_tensorflow_takes_for_one_are_refused_at_construction(keys):
+    with pytest.raises(ValueError, match=f"tell '0/observation/{keys[0]}' and '0/.*{keys[1]}'"):
+        policy_saver.PolicySaver(Keyed(keys, ["x"]))
+
+
+def test_so_are_keys_of_actions():
+    with pytest.raises(ValueError, match="tell 'action/a b' and 'action/a_b' apart"):
+        policy_saver.PolicySaver(Keyed(["x", "y"], ["a b", "a_b"]))
+    policy_saver.PolicySaver(Keyed(["x", "y"], ["a", "A"]))
+
+
+@pytest.mark.parametrize("portable", [False, True])
+def test_names_are_in_the_characters_that_tensorflow_takes(tmp_path, portable):
+    policy = Keyed(("B-é", "left arm"), ("left arm", "right"))
+    policy_saver.PolicySaver(policy, portable=portable).save(tmp_path / "policy")
+    signatures = tf.saved_model.load(tmp_path / "policy").signatures
+    for best, values in enumerate(([[100.0]], [[-100.0]])):
+        observation = {"observation/B-_": values, "observation/left_arm": [[0.0]]}
+        if portable:
+            given = {name: tf.constant(value) for name, value in observation.items()}
+            found = signatures["serving_default"](**given)
+        else:
+            given = {f"0/{name}": tf.constant(value) for name, value in observation.items()}
+            given |= {"0/step_type": tf.constant([1]), "0/discount": tf.ones([1])}
+            found = signatures["action"](**given, **{"0/reward": tf.zeros([1])})
+        assert found["action/left_arm"] == found["action/right"] == best

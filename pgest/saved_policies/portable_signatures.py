@@ -130,10 +130,8 @@ class FlatInputs:
 
     def outputs(self, step: PolicyStep) -> dict[str, tf.Tensor]:
         """The leaves of action and state by their paths."""
-        return dict(
-            nests.flatten_with_paths({"action": step.action})
-            + nests.flatten_with_paths({"state": step.state})
-        )
+        leaves = nests.flatten_with_paths({"action": step.action, "state": step.state})
+        return {nests.signature_name(path): leaf for path, leaf in leaves}
 
 
 def _take(

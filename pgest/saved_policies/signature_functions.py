@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -43,6 +44,24 @@ def check_names(nest: nests.Nest) -> None:
         )
 
 
+def _check_distinct(nest: nests.Nest, seen: Callable[[str], str]) -> None:
+    """Raises ValueError where the names of two specs are `seen` as one."""
+    found: dict[str, str] = {}
+    for path, spec in nests.flatten_with_paths(nest):
+        other = found.setdefault(seen(spec.name or path), path)
+        if other != path:
+            raise ValueError(
+                f"A SavedModel cannot tell {other!r} and {path!r} apart: in names, TensorFlow "
+                "ignores case and takes '_' for what is no letter of a-z and no digit. Rename a "
+                "key of the observations or actions, for example with a gymnasium wrapper."
+            )
+
+
+def _as_input(name: str) -> str:
+    """What TensorFlow tells inputs apart by."""
+    return re.sub("[^a-z0-9]", "_", name.lower())
+
+
 def named_specs(
     policy: TFPolicy, by_path: bool, input_fn_and_spec: policy_functions.InputFn | None
 ) -> NamedSpecs:
@@ -54,21 +73,22 @@ def named_specs(
       input_fn_and_spec: see `PolicySaver`; its specs keep their own names.
 
     Raises:
-      ValueError: without `by_path`, where a name is missing or two are the same.
+      ValueError: without `by_path`, where a name is missing or two are the same; where TensorFlow
+        cannot tell two names apart.
     """
     state = policy_functions.plain_state(policy.policy_state_spec)
     inputs: tuple[nests.Nest, ...] = (policy.time_step_spec, state)
     step = policy.policy_step_spec._replace(state=state)
     if by_path:
         inputs, step = specs.with_path_names(inputs), specs.with_path_names(step)
-        state = nests.map_with_paths(
-            lambda path, spec: specs.replace_spec(spec, name=path or _BARE_STATE), state
-        )
+        state = specs.with_path_names(state, _BARE_STATE if nests.children(state) is None else "")
     else:
         for nest in (inputs, step, state):
             check_names(nest)
     if input_fn_and_spec is not None:
         inputs = (specs.from_spec(input_fn_and_spec[1]),)
+    _check_distinct(inputs, _as_input)
+    _check_distinct(step, str)
     return NamedSpecs(inputs, step, state)
 
 
