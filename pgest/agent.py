@@ -244,7 +244,12 @@ class PGAgent:
         return results
 
     def predict(
-        self, observations: Any, checkpoint_path: str | None = None, *, env: Any = None
+        self,
+        observations: Any,
+        checkpoint_path: str | None = None,
+        *,
+        env: Any = None,
+        action_mask: Any = None,
     ) -> Iterator[dict[str, Any]]:
         """Yields the greedy action and the predictions of each observation.
 
@@ -252,20 +257,14 @@ class PGAgent:
           observations: a nest of arrays `[N, ...]`.
           checkpoint_path: as in `evaluate`.
           env: what tells the spaces, in a process that has neither trained nor evaluated.
+          action_mask: bools `[N, n]`, or a nest of them as the environment's own mask is one.
 
         Yields:
           `{"action": ..., "environment_action": ..., <prediction>: ...}`, a row an observation.
         """
         with self._saved.weights(checkpoint_path, trained=self._trainer is not None):
-            acted = self._evaluator.act(observations, env)
-        rows = {
-            "action": acted.action,
-            "environment_action": acted.environment_action,
-            **acted.predictions,
-        }
-        size = len(tf.nest.flatten(rows["action"])[0])
-        for index in range(size):
-            yield tf.nest.map_structure(lambda leaf, row=index: leaf[row], rows)
+            acted = self._evaluator.act(observations, env, action_mask)
+        yield from acted.rows()
 
     @property
     def policy(self) -> TFPolicy:
@@ -386,7 +385,7 @@ class PGAgent:
                 previous.leave()
             kind = graph_training.GraphTrainer if in_graph else training.Trainer
             self._trainer = kind(self, view, env)
-            self._evaluator.remember_spaces(view)
+            self._evaluator.remember(view, self._trainer.actor)
             self._saved.check_whole_model()
         return self._trainer
 

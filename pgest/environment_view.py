@@ -202,7 +202,7 @@ class EnvironmentView(abc.ABC):
             if np.shape(mask) != expected:
                 message = f"gave an action_mask of shape {np.shape(mask)[1:]}, not {expected[1:]},"
                 raise self._failure(message, None)
-        for choices in _allowed_choices(self.action_space, mask):
+        for choices in allowed_choices(self.action_space, mask):
             allowed = choices.reshape(self.num_envs, -1).all(axis=1)
             if not allowed.all():
                 raise self._failure("allows no action at all (action_mask)", int(allowed.argmin()))
@@ -367,7 +367,10 @@ def batch_masks(masks: Any) -> Nest:
 
     Args:
         masks: A nest of arrays, or an object array with one mask per environment (None: absent).
+            A part that is None, as of a Box, becomes ``()``: a nest without arrays.
     """
+    if masks is None:
+        return ()
     if isinstance(masks, Mapping):
         return {key: batch_masks(mask) for key, mask in masks.items() if key[:1] != "_"}
     if isinstance(masks, tuple):
@@ -377,12 +380,12 @@ def batch_masks(masks: Any) -> Nest:
     return np.array(masks, np.bool_)
 
 
-def _allowed_choices(space: spaces.Space | None, mask: Nest) -> Iterator[np.ndarray]:
+def allowed_choices(space: spaces.Space | None, mask: Nest) -> Iterator[np.ndarray]:
     """Whether each choice allows an action, ``[B]`` or ``[B, choices]``, of each part of a mask."""
     if isinstance(mask, (tuple, dict)):
         parts: Any = space.spaces if isinstance(space, (spaces.Dict, spaces.Tuple)) else None
         for key, part in mask.items() if isinstance(mask, dict) else enumerate(mask):
-            yield from _allowed_choices(None if parts is None else parts[key], part)
+            yield from allowed_choices(None if parts is None else parts[key], part)
     elif isinstance(space, spaces.MultiDiscrete) and mask.shape[-1] == space.nvec.sum():
         sizes = space.nvec.ravel()  # choice after choice in a row
         yield np.logical_or.reduceat(mask, np.cumsum(sizes) - sizes, axis=-1)

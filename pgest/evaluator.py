@@ -37,6 +37,7 @@ class Evaluator:
         self._actors: dict[Any, acting.Actor] = {}
         self._metrics: _EvaluationMetrics | None = None
         self._supports_eval = True
+        self._mask_spec: Any = None
 
     def evaluate(
         self, env: Any, num_episodes: int, config: update_config.UpdateConfig
@@ -47,7 +48,7 @@ class Evaluator:
         try:
             view.reset(0)
             view.observe()
-            actor = self._actor(view)
+            actor = self._actor_of(view)
             memory = memory_lib.BatchMemory(episodes=num_episodes)
             metrics = self._metrics_for(
                 training.batch_signature(actor, memory, view), actor, config
@@ -71,14 +72,14 @@ class Evaluator:
         try:
             view.reset(0)
             view.observe()
-            actor = self._actor(view)
+            actor = self._actor_of(view)
             memory = memory_lib.BatchMemory(episodes=1)
             self._metrics_for(training.batch_signature(actor, memory, view), actor, config)
         finally:
             if view is not env:
                 view.close()
 
-    def act(self, observations: Any, env: Any = None) -> acting.Acted:
+    def act(self, observations: Any, env: Any = None, action_mask: Any = None) -> acting.Acted:
         """The greedy actions and predictions for observations `[N, ...]`, from episodes' start."""
         if env is not None:
             view = environments.view(env, seed=0)
@@ -93,29 +94,28 @@ class Evaluator:
         observation_spec = specs.observation_spec(self._spaces[0])
         observations = _checked_observations(observation_spec, observations)
         size = len(tf.nest.flatten(observations)[0])
-        if size not in self._actors:
-            self._actors[size] = acting.Actor(
-                self._model, *self._spaces, num_envs=size, explore=False
-            )
-        actor = self._actors[size]
+        mask = _checked_masks(self._spaces[1], self._mask_spec, action_mask, size)
+        actor = self._actor(size, training.mask_spec(mask))
         reset = np.ones([size], np.bool_)
         with self._told(self._model.prediction_hooks, env):
-            return actor(observations, 0, policy_state=actor.initial_state(), reset=reset)
+            return actor(observations, 0, mask, actor.initial_state(), reset)
 
-    def remember_spaces(self, view: environment_view.EnvironmentView) -> None:
-        """Keeps the spaces, for `act`."""
+    def remember(self, view: environment_view.EnvironmentView, actor: acting.Actor) -> None:
+        """Keeps the spaces and whether there are masks, for `act`."""
         self._spaces = (view.observation_space, view.action_space)
+        self._mask_spec = training.mask_spec(actor.mask_spec)
 
-    def _actor(self, view: environment_view.EnvironmentView) -> acting.Actor:
-        self.remember_spaces(view)
-        key = (view.num_envs, str(self._spaces), view.action_mask is not None)
+    def _actor_of(self, view: environment_view.EnvironmentView) -> acting.Actor:
+        self._spaces = (view.observation_space, view.action_space)
+        actor = self._actor(view.num_envs, training.mask_spec(view.action_mask))
+        self.remember(view, actor)
+        return actor
+
+    def _actor(self, num_envs: int, mask_spec: Any) -> acting.Actor:
+        key = (num_envs, str(self._spaces), str(mask_spec))
         if key not in self._actors:
             self._actors[key] = acting.Actor(
-                self._model,
-                *self._spaces,
-                num_envs=view.num_envs,
-                mask_spec=training.mask_spec(view.action_mask),
-                explore=False,
+                self._model, *self._spaces, num_envs=num_envs, mask_spec=mask_spec, explore=False
             )
         return self._actors[key]
 
@@ -234,6 +234,39 @@ def _checked_observations(observation_spec: Any, observations: Any) -> Any:
                 "first. A single observation is observation[None]."
             )
     return found
+
+
+def _checked_masks(action_space: Any, expected: Any, masks: Any, size: int) -> Any:
+    """Masks `[N, n]` as bools, or None.
+
+    Raises:
+      ValueError: they are missing, of other shapes than the environment's, or allow nothing.
+    """
+    if masks is None:
+        if expected is None:
+            return None
+        raise ValueError(
+            f"predict needs action_mask=..., bools of the shapes {_batch_shapes(expected)}, as the "
+            "environment gives masks; all True allows every action."
+        )
+    masks = environment_view.batch_masks(masks)
+    found = training.mask_spec(masks)
+    sizes = {np.shape(leaf)[:1] for leaf in tf.nest.flatten(masks)}
+    if sizes != {(size,)} or (expected is not None and found != expected):
+        raise ValueError(
+            f"predict got {size} observations and an action_mask of the shapes "
+            f"{tf.nest.map_structure(np.shape, masks)}; expected "
+            f"{_batch_shapes(found if expected is None else expected)}, where N is {size}."
+        )
+    for choices in environment_view.allowed_choices(action_space, masks):
+        allowed = choices.reshape(size, -1).all(axis=1)
+        if not allowed.all():
+            raise ValueError(f"predict: action_mask[{int(allowed.argmin())}] allows no action.")
+    return masks
+
+
+def _batch_shapes(spec: Any) -> Any:
+    return tf.nest.map_structure(lambda leaf: ("N", *leaf.shape), spec)
 
 
 def _spec_of(leaf: tf.Tensor) -> tf.TensorSpec:

@@ -272,7 +272,7 @@ def following_spec(actor: acting.Actor) -> dict[str, Any]:
 
 
 def mask_spec(mask: Any) -> Any:
-    """Specs of one environment's action mask, from masks `[B, ...]`; None without masks."""
+    """Specs of one environment's action mask, from masks or specs `[B, ...]`; None without."""
     if mask is None:
         return None
     return tf.nest.map_structure(lambda leaf: tf.TensorSpec(leaf.shape[1:], tf.bool), mask)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -43,6 +44,16 @@ class Acted(NamedTuple):
     environment_action: Any
     predictions: dict[str, Any]
     policy_state: Any
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Actions and predictions of one environment after another, by name."""
+        rows = {
+            "action": self.action,
+            "environment_action": self.environment_action,
+            **self.predictions,
+        }
+        for index in range(len(tf.nest.flatten(self.action)[0])):
+            yield tf.nest.map_structure(lambda leaf, row=index: leaf[row], rows)
 
 
 class Actor:
