@@ -14,8 +14,9 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf import text_format
 
+from pgest import variable_store
+
 ENVIRONMENT = "environment/"
-SEED = "random_seed"
 _PREFIX = "model.ckpt"
 _KEY_START = "variables/"
 _KEY_END = "/.ATTRIBUTES/VARIABLE_VALUE"
@@ -186,7 +187,7 @@ def is_of_model(name: str) -> bool:
     The state of in-graph environments does not, since another number of them is no other model,
     nor does a run's seed.
     """
-    return name != SEED and not name.startswith(ENVIRONMENT)
+    return name != variable_store.SEED and not name.startswith(ENVIRONMENT)
 
 
 def copy(path: str, destination: str | os.PathLike[str]) -> str:

@@ -115,8 +115,8 @@ class SavedState:
             if name in values:
                 variable.assign(values[name])
         self._model.counters.refresh()
-        if self._model.config.tf_random_seed is None and checkpoints.SEED in values:
-            self._model.take_seed(int(values[checkpoints.SEED]))
+        if self._model.config.tf_random_seed is None and variable_store.SEED in values:
+            self._model.take_seed(int(values[variable_store.SEED]))
 
     def _assign(self, values: Mapping[str, Any]) -> None:
         for name, variable in self._model.saved_variables().items():

@@ -16,6 +16,8 @@ from pgest import initial_values
 # The names that Keras gives an optimizer's own step count.
 _OPTIMIZER_STEPS = ("iteration", "iter")
 _OUTSIDE = "outside"
+# The name under which checkpoints hold a run's seed, beside the counters and the model's variables.
+SEED = "random_seed"
 
 # From a variable's name and shape to the value that a checkpoint holds, or None.
 SavedValue = Callable[[str, tuple[int, ...]], np.ndarray | None]
@@ -94,6 +96,15 @@ class VariableStore:
             else:
                 self._add(name, variable)
         return variable
+
+    def check_free(self, name: str) -> None:
+        """Raises ValueError where a model's variable would take a name that pgest keeps."""
+        if name in (*self.counters.variables, SEED):
+            raise ValueError(
+                f"model_fn makes a variable called {name!r}, a name that pgest keeps for its own "
+                "in checkpoints: give it another one. The counters are pgest.get_global_step(), "
+                "pgest.get_global_timestep() and pgest.get_global_episode()."
+            )
 
     @contextlib.contextmanager
     def lent(self, values: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:

@@ -251,6 +251,7 @@ class Build:
             if not (metric or (slot and self._applying)):
                 raise ValueError(self._asked_twice(name))
             name = self._numbered(name)
+        self.store.check_free(name)
         variable = self.store.obtain(next_creator, name, kwargs, local=evaluating, saved=not metric)
         self.requested[name] = variable
         if slot:

@@ -282,3 +282,40 @@ def test_a_metric_of_training_is_not_saved_either():
     call(model, TRAIN)
     assert not [name for name in model.saved_variables() if "total" in name]
     assert not model.store.local
+
+
+# --- names ---------------------------------------------------------------------------------------
+
+
+def own_global_step():
+    return tf.compat.v1.train.get_or_create_global_step()
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (own_global_step, "global_step"),
+        (lambda: tf.Variable(0, name="global_timestep"), "global_timestep"),
+        (lambda: tf.Variable(0.0, name="global_episode"), "global_episode"),
+        (lambda: tf.Variable([1.0, 2.0], name="random_seed"), "random_seed"),
+    ],
+)
+@pytest.mark.parametrize("mode", [TRAIN, PREDICT])
+def test_names_that_checkpoints_hold_already_are_refused(make, name, mode):
+    def model_fn(features, labels, mode):
+        results = features["state"] * tf.cast(tf.reduce_sum(make()), tf.float32)
+        return pgest.EstimatorSpec(mode, predictions={"results": results}, loss=0.0, train_op=0)
+
+    with pytest.raises(ValueError, match=f"called '{name}', a name that pgest keeps.*another one"):
+        traced(make_model(model_fn), mode)
+
+
+def test_below_a_scope_they_are_free():
+    def model_fn(features, labels, mode):
+        with pgest.scope("mine"):
+            results = features["state"] * tf.Variable(2.0, name="global_step")
+        return pgest.EstimatorSpec(mode, predictions={"results": results}, loss=0.0, train_op=0)
+
+    model = make_model(model_fn)
+    traced(model, PREDICT)
+    assert set(model.saved_variables()) >= {"mine/global_step", "global_step", "random_seed"}

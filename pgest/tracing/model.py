@@ -7,12 +7,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from pgest import checkpoints, run_config, variable_store, variables
 from pgest import counters as counters_lib
 from pgest import model_fn as model_fn_lib
+from pgest import run_config, variable_store, variables
 
 Modes = model_fn_lib.Modes
-SEED = checkpoints.SEED
+SEED = variable_store.SEED
 
 
 class Model:
