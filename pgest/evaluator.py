@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 import tf_keras
+from typing_extensions import override
 
 from pgest import counters as counters_lib
 from pgest import environment_view, environments, episodes, loops, specs, training, update_config
@@ -49,14 +50,14 @@ class Evaluator:
             view.reset(0)
             view.observe()
             actor = self._actor_of(view)
-            memory = memory_lib.BatchMemory(episodes=num_episodes)
+            memory = _Shares(num_episodes, view.num_envs)
             metrics = self._metrics_for(
                 training.batch_signature(actor, memory, view), actor, config
             )
             loop = loops.HostLoop(actor, view, memory, self._counters())
             hooks = () if metrics is None else metrics.hooks
             with self._told(hooks, env) as context:
-                results = _statistics(_play(loop, num_episodes, context, hooks))
+                results = _statistics(_play(loop, memory, context, hooks))
                 if metrics is not None and memory.can_sample():
                     results |= metrics(self._batch(actor, memory))
                 context.metrics = results
@@ -73,7 +74,7 @@ class Evaluator:
             view.reset(0)
             view.observe()
             actor = self._actor_of(view)
-            memory = memory_lib.BatchMemory(episodes=1)
+            memory = _Shares(1, view.num_envs)
             self._metrics_for(training.batch_signature(actor, memory, view), actor, config)
         finally:
             if view is not env:
@@ -293,27 +294,53 @@ def _result(value: Any) -> tf.Tensor:
     return tf.identity(value[1])
 
 
+class _Shares(memory_lib.BatchMemory):
+    """Keeps the same share of episodes of every environment: else short ones would be favoured.
+
+    Args:
+      num_episodes: of all environments together.
+      num_envs: B.
+
+    Attributes:
+      left: episodes that an environment has still to play, int64 `[B]`.
+    """
+
+    def __init__(self, num_episodes: int, num_envs: int):
+        super().__init__(episodes=num_episodes)
+        self.left = (num_episodes + num_envs - 1 - np.arange(num_envs)) // num_envs
+
+    @override
+    def step_vector(self, values: Mapping[str, Any], acted: np.ndarray | None = None) -> None:
+        wanted = self.left > 0
+        if not wanted.all():
+            acted = wanted if acted is None else acted & wanted
+        super().step_vector(values, acted)
+
+    @override
+    def bootstrap(self, columns: np.ndarray, values: np.ndarray) -> None:
+        wanted = self.left[columns] > 0
+        super().bootstrap(columns[wanted], values[wanted])
+
+
 def _play(
     loop: loops.HostLoop,
-    num_episodes: int,
+    memory: _Shares,
     context: monitor.RunContext,
     hooks: Sequence[monitor.BaseMonitor],
 ) -> list[episodes.EpisodeStatistics]:
-    """Plays episodes, the same share in every environment: else short ones would be favoured."""
-    num_envs = loop.view.num_envs
-    shares = [(num_episodes + num_envs - 1 - index) // num_envs for index in range(num_envs)]
+    """Plays the episodes that the memory wants."""
     finished: list[episodes.EpisodeStatistics] = []
 
     def ended(statistics: episodes.EpisodeStatistics) -> None:
-        if shares[statistics.env_index] > 0:
-            shares[statistics.env_index] -= 1
+        if memory.left[statistics.env_index] > 0:
+            memory.left[statistics.env_index] -= 1
             finished.append(statistics)
             context.episodes = (statistics,)
             for hook in hooks:
                 hook.after_episode(context)
             context.episodes = ()
 
-    loop.collect(lambda: not any(shares), ended)
+    loop.collect(lambda: not memory.left.any(), ended)
     return finished
 
 

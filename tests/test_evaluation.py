@@ -66,6 +66,49 @@ def test_eval_metric_ops_and_loss_of_the_evaluation_batch():
     assert again["first"] == pytest.approx(results["first"]), "the metric starts anew each time"
 
 
+class Lasts(gymnasium.Env):
+    """Episodes of so many timesteps, each of which pays as much."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, length):
+        self.length = length
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.timestep = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.timestep += 1
+        ended = self.timestep == self.length
+        return np.zeros(2, np.float32), float(self.length), False, ended, {}
+
+
+@pytest.mark.parametrize("mode", ["SAME_STEP", "NEXT_STEP"])
+@pytest.mark.parametrize("episodes", [1, 2, 3])
+def test_the_loss_is_of_the_episodes_that_count(mode, episodes):
+    def model_fn(features, labels, mode, params):
+        spec = models.actor_critic(features, labels, mode, params)
+        if mode != pgest.Modes.EVAL:
+            return spec
+        reward = tf.reshape(labels["reward"], [-1])
+        mean = tf_keras.metrics.Mean(name="mean")
+        mean.update_state(reward)
+        loss = tf.cast(tf.size(reward), tf.float32)
+        return pgest.EstimatorSpec(mode, loss=loss, eval_metric_ops={"reward": mean})
+
+    env = gymnasium.vector.SyncVectorEnv(
+        [lambda: Lasts(5), lambda: Lasts(1)], autoreset_mode=gymnasium.vector.AutoresetMode[mode]
+    )
+    results = make_agent(model_fn).evaluate(env, episodes=episodes)
+    lengths = {1: [5], 2: [5, 1], 3: [5, 5, 1]}[episodes]
+    assert results["loss"] == sum(lengths)
+    assert results["length_mean"] == pytest.approx(np.mean(lengths))
+    assert results["reward"] == pytest.approx(np.mean(np.repeat(lengths, lengths)))
+
+
 def test_a_fresh_process_evaluates_the_newest_checkpoint(tmp_path):
     agent = make_agent(model_dir=tmp_path)
     agent.train("CartPole-v1", max_steps=1)
