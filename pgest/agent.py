@@ -165,6 +165,7 @@ class PGAgent:
             if run.is_over():
                 return self
             trainer = self._trainer_for(env)
+            self.counters.publish(run.progress)
             run.begin(trainer.all_hooks(hooks))
             while not run.is_over():
                 trainer.collect(run)
@@ -329,17 +330,12 @@ class PGAgent:
         return report
 
     def save_checkpoint(self) -> str | None:
-        """Writes a checkpoint now; returns its path, None without a model_dir."""
-        if self.model_dir is None:
-            return None
-        self.model.counters.publish()
-        return checkpoints.save(
-            self.model_dir,
-            self.model.saved_variables(),
-            step=self.model.counters.step,
-            keep_max=self.config.keep_checkpoint_max,
-            keep_every_n_hours=self.config.keep_checkpoint_every_n_hours,
-        )
+        """Writes a checkpoint now.
+
+        Returns:
+          Its path; None without a model_dir, or where weights are not finite.
+        """
+        return None if self.model_dir is None else self._saved.save(self.model_dir)
 
     def latest_checkpoint(self) -> str | None:
         """Path of the newest checkpoint in `model_dir`; None where there is none."""

@@ -64,6 +64,8 @@ def save(
     finally:
         for file in _files(temporary):
             os.remove(file)
+        # Where TensorFlow failed in the middle, the directory that it writes to is still there.
+        shutil.rmtree(f"{temporary}_temp", ignore_errors=True)
     _register(str(directory), path, keep_max, keep_every_n_hours)
     return path
 

@@ -93,7 +93,7 @@ class Run(monitor.RunContext):
 
     @property
     def progress(self) -> float:
-        """How much of the run is done by the nearest of its limits, 0 to 1; 0 without limits."""
+        """How near the run is to the nearest of its limits, 0 to 1; 0 without limits."""
         limits, counters = self.limits, self._agent.counters
         pairs = (
             (counters.step, limits.max_steps),
@@ -146,7 +146,7 @@ class Run(monitor.RunContext):
                 try:
                     action(self)
                 # Every hook is ended, whatever another one or an impatient Ctrl-C does.
-                except (Exception, KeyboardInterrupt) as exception:
+                except BaseException as exception:
                     failures.append(exception)
             self.close()
         finally:
@@ -180,11 +180,7 @@ class Run(monitor.RunContext):
 
     def non_finite_variables(self) -> list[str]:
         """Names of variables that hold a NaN or an infinity."""
-        return [
-            name
-            for name, variable in self._agent.model.store.variables.items()
-            if variable.dtype.is_floating and not np.isfinite(variable.numpy()).all()
-        ]
+        return self._agent.model.non_finite_variables()
 
     @property
     def summary_writer(self) -> tf.summary.SummaryWriter | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import warnings
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,8 @@ import numpy as np
 
 from pgest import checkpoints, variable_store
 from pgest.tracing import model as model_lib
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class SavedState:
@@ -58,6 +61,25 @@ class SavedState:
             self._model.store.saved_value.report()
         self._values = {}
         self._model.store.saved_value = variable_store.no_saved_value
+
+    def save(self, directory: str) -> str | None:
+        """Writes a checkpoint; returns its path, None where weights are not finite."""
+        broken = self._model.non_finite_variables()
+        if broken:
+            _LOGGER.warning(
+                "No checkpoint is written: NaN or infinity in variables %s. The newest: %s.",
+                ", ".join(broken), checkpoints.latest(directory),
+            )  # fmt: skip
+            return None
+        config, counters = self._model.config, self._model.counters
+        counters.publish()
+        return checkpoints.save(
+            directory,
+            self._model.saved_variables(),
+            step=counters.step,
+            keep_max=config.keep_checkpoint_max,
+            keep_every_n_hours=config.keep_checkpoint_every_n_hours,
+        )
 
     def live_or_saved(self) -> dict[str, Any]:
         """Values by name: the live variables, and what the checkpoint holds besides."""

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from tensorboard.compat.proto import summary_pb2, tensor_pb2, tensor_shape_pb2, types_pb2
 from tensorboard.plugins.scalar import summary_v2
@@ -182,7 +183,8 @@ def _flattened(params: Mapping[str, Any], prefix: str = "") -> dict[str, bool | 
         if isinstance(value, Mapping):
             flat.update(_flattened(value, f"{prefix}{name}."))
             continue
-        value = value.item() if hasattr(value, "dtype") and hasattr(value, "item") else value
+        if isinstance(value, np.generic | np.ndarray) and value.ndim == 0:
+            value = value.item()
         if isinstance(value, bool | int | float | str):
             flat[f"{prefix}{name}"] = value
     return flat

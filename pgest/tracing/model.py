@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from pgest import counters as counters_lib
@@ -77,6 +78,14 @@ class Model:
         """Everything a checkpoint holds: counters, seed and the model's variables, by name."""
         beside = {**self.counters.variables, SEED: self._saved_seed}
         return {**beside, **self.store.variables, **self.environment}
+
+    def non_finite_variables(self) -> list[str]:
+        """Names of variables that hold a NaN or an infinity."""
+        return [
+            name
+            for name, variable in self.store.variables.items()
+            if variable.dtype.is_floating and not np.isfinite(variable.numpy()).all()
+        ]
 
     def describe_modes(self) -> str:
         """A table of the variables of each mode that was traced, for errors and `check`."""
