@@ -22,8 +22,9 @@ class Schedule:
     Attributes:
       function: from the clock's value, a float32 scalar tensor, to the hyper-parameter's; made of
         TensorFlow ops, since it runs inside the compiled program.
-      clock: "global_step", "global_timestep", or "progress": how much of the run is done, 0 to 1,
-        measured by the nearest of its limits; 0 in a run without limits.
+      clock: "global_step", "global_timestep", or "progress": how near the run is to the nearest of
+        its limits, 0 to 1: a counter divided by its limit, both since the model was born; 0 in a
+        run without limits.
 
     Raises:
       ValueError: an unknown clock.

@@ -166,6 +166,7 @@ class VariableStore:
         """
         names = {id(variable): name for name, variable in self.variables.items()}
         ours = [*self._transient.values(), *self.counters.variables.values()]
+        ours.append(self.counters.progress)
         ours += [variable for variable, _ in self.local.values()]
         known = {id(variable) for variable in ours}
         found: dict[str, tf.Variable] = {}

@@ -91,7 +91,7 @@ class Actor:
         self.mask_spec = None if mask_spec is None else _batched(mask_spec, num_envs)
         self.mode = Modes.PREDICT
         self.state_spec: Any = ()
-        self._keeps_timestep = False
+        self.keeps_timestep = False
         self.outputs: dict[str, Any] = {}
         self._num_arrays = 0
         try:
@@ -101,7 +101,7 @@ class Actor:
             self.program = self._trace()
         if explore and self.program.reads(model.counters.variables["global_timestep"]):
             # Keeping the variable right costs time at each call, so it is not done for nothing.
-            self._keeps_timestep = True
+            self.keeps_timestep = True
             self.program = self._trace()
         model.store.adopt(list(self.program.concrete.variables))
         self._places = tf.nest.pack_sequence_as(
@@ -169,7 +169,7 @@ class Actor:
             next(given) if present else None for present in self._present
         )
         timestep = next(given)
-        if self._keeps_timestep:
+        if self.keeps_timestep:
             # For exploration that model_fn anneals; evaluation must not move it.
             self._model.counters.variables["global_timestep"].assign(timestep)
         outputs = self.graph(observation, mask, state, reset, timestep)

@@ -175,9 +175,9 @@ class GraphIterations:
             return tf.logical_and(index < self._iterations, ~tf.reduce_any(done))
 
         def body(index: Any, state: Any, clock: Any, sums: Any, moved: Any, arrays: Any) -> Any:
-            counters["global_timestep"].assign(clock[0])
-            counters["global_episode"].assign(clock[1])
+            self._tell(clock, limits)
             state, clock, taken, batch, finished = self._collect(state, clock, limits)
+            self._tell(clock, limits)
             left = limits[0] - counters["global_step"].read_value()
             full = tf.equal(taken, self._horizon)
             values, updated, furthest = tf.cond(
@@ -203,6 +203,16 @@ class GraphIterations:
         mean = sums[0] / tf.cast(tf.maximum(sums[1], 1), tf.float32)
         return mean, sums[1], moved, [array.stack() for array in episodes]
 
+    def _tell(self, clock: Any, limits: tf.Tensor) -> None:
+        """Brings the variables that schedules follow up to date, as the host does."""
+        counters = self._model.counters
+        counters.variables["global_timestep"].assign(clock[0])
+        counters.variables["global_episode"].assign(clock[1])
+        counts = tf.stack([counters.variables["global_step"].read_value(), *clock])
+        parts = tf.cast(counts, tf.float64) / tf.cast(limits, tf.float64)
+        nearest = tf.reduce_max(tf.where(limits < _NO_LIMIT, parts, tf.zeros_like(parts)))
+        counters.progress.assign(tf.cast(tf.minimum(nearest, 1.0), tf.float32))
+
     def _updated(self, batch: Any, permutations: tf.Tensor, left: tf.Tensor) -> Any:
         metrics, _, moved = self._update(batch, permutations, left)
         return metrics, tf.ones([], tf.int64), moved
@@ -224,6 +234,8 @@ class GraphIterations:
             return tf.logical_and(row < self._horizon, tf.reduce_all(within))
 
         def body(row: Any, state: Any, clock: Any, arrays: Any, statistics: Any) -> Any:
+            if self._actor.keeps_timestep:
+                self._model.counters.variables["global_timestep"].assign(clock[0])
             state, transition, values = self._step(state, clock[0])
             leaves = self._leaves(values)
             arrays = [array.write(row, leaf) for array, leaf in zip(arrays, leaves, strict=True)]
