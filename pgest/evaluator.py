@@ -13,9 +13,10 @@ import tf_keras
 from typing_extensions import override
 
 from pgest import counters as counters_lib
-from pgest import environment_view, environments, episodes, loops, specs, training, update_config
+from pgest import environment_view, environments, episodes, loops, returns, specs, training
 from pgest import memory as memory_lib
 from pgest import model_fn as model_fn_lib
+from pgest import update_config as update_config_lib
 from pgest.graph_environments import graph_environment, gymnasium_view
 from pgest.hooks import defaults, monitor, summaries
 from pgest.tracing import acting, preparation, probing
@@ -41,7 +42,7 @@ class Evaluator:
         self._mask_spec: Any = None
 
     def evaluate(
-        self, env: Any, num_episodes: int, config: update_config.UpdateConfig
+        self, env: Any, num_episodes: int, config: update_config_lib.UpdateConfig
     ) -> dict[str, float]:
         """Plays `num_episodes` and returns statistics by name; see `PGAgent.evaluate`."""
         seed = (self._model.seed + _SEED_OFFSET) % 2**31
@@ -66,7 +67,7 @@ class Evaluator:
                 view.close()
         return results
 
-    def build(self, env: Any, config: update_config.UpdateConfig) -> None:
+    def build(self, env: Any, config: update_config_lib.UpdateConfig) -> None:
         """Traces what an evaluation on `env` needs, and plays nothing."""
         env = _on_host(env, 1)
         view = environments.view(env, seed=0)
@@ -158,7 +159,7 @@ class Evaluator:
         return batch
 
     def _metrics_for(
-        self, signature: dict[str, Any], actor: acting.Actor, config: update_config.UpdateConfig
+        self, signature: dict[str, Any], actor: acting.Actor, config: update_config_lib.UpdateConfig
     ) -> _EvaluationMetrics | None:
         """The EVAL trace; None where model_fn says that it has none (NotImplementedError)."""
         if self._metrics is None and self._supports_eval:
@@ -177,9 +178,10 @@ class _EvaluationMetrics:
         model: model_lib.Model,
         signature: dict[str, Any],
         recurrent: bool,
-        config: update_config.UpdateConfig,
+        config: update_config_lib.UpdateConfig,
     ):
         self._model = model
+        self._normalize_advantage = config.normalize_advantage
         self._prepare = preparation.Preparation(config, recurrent, model.counters)
         prepared = tf.function(self._prepare, autograph=False).get_concrete_function(signature)
         features, labels, _ = prepared.structured_outputs
@@ -187,22 +189,25 @@ class _EvaluationMetrics:
         self._pruned = probing.trace(model, features, labels, Modes.EVAL)
         spec = self._pruned.spec
         self.hooks = tuple(spec.evaluation_hooks)
-        self._names = ["loss", *spec.eval_metric_ops]
+        metrics = _checked_names(spec.eval_metric_ops)
+        self._names = list(metrics)
         with self._pruned.wrapped.graph.as_default():
-            updates = [op for value in spec.eval_metric_ops.values() for op in _updates(value)]
+            updates = [op for value in metrics.values() for op in _updates(value)]
             with tf.control_dependencies(updates):
-                results = [tf.identity(spec.loss)]
-            with tf.control_dependencies(results):
-                results += [_result(value) for value in spec.eval_metric_ops.values()]
-        self._results = results
+                self._loss = tf.identity(spec.loss)
+            self._results = [_result(name, value) for name, value in metrics.items()]
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, float]:
         for variable, initial in self._model.store.local.values():
             variable.assign(initial)
         tensors = tf.nest.map_structure(tf.convert_to_tensor, batch)
         features, labels, _ = self._prepare(tensors)
-        values = self._pruned.fetch(self._results, features, labels)
-        return {n: float(v) for n, v in zip(self._names, values, strict=True)}
+        if self._normalize_advantage:
+            labels["advantage"] = returns.normalize(labels["advantage"])
+        results = {"loss": float(self._pruned.fetch(self._loss, features, labels))}
+        # Values are read when all updates are done, whichever the graph would take first.
+        values = self._pruned.fetch(self._results, features, labels) if self._results else []
+        return results | {n: float(v) for n, v in zip(self._names, values, strict=True)}
 
 
 def _on_host(env: Any, num_envs: int) -> Any:
@@ -288,10 +293,24 @@ def _updates(value: Any) -> list[Any]:
     ]
 
 
-def _result(value: Any) -> tf.Tensor:
-    if isinstance(value, tf_keras.metrics.Metric):
-        return tf.convert_to_tensor(value.result())
-    return tf.identity(value[1])
+def _result(name: str, value: Any) -> tf.Tensor:
+    is_metric = isinstance(value, tf_keras.metrics.Metric)
+    result = tf.convert_to_tensor(value.result() if is_metric else value[0])
+    if result.shape.num_elements() not in (None, 1):
+        raise ValueError(f"eval_metric_ops[{name!r}]: got shape {result.shape}, expected a number.")
+    return tf.reshape(result, [])
+
+
+def _checked_names(metrics: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The metrics, none of which has the name of a statistic of the evaluation itself."""
+    own = [f"{name}_{word}" for name in ("return", "length") for word in _SUMMARIES]
+    taken = sorted({*own, "loss", "episodes", *counters_lib.NAMES} & set(metrics))
+    if taken:
+        raise ValueError(
+            f"eval_metric_ops has {', '.join(taken)}, which evaluate() reports itself: give "
+            "metrics other names."
+        )
+    return metrics
 
 
 class _Shares(memory_lib.BatchMemory):
@@ -344,7 +363,7 @@ def _play(
     return finished
 
 
-_SUMMARIES = {"mean": np.mean, "std": np.std, "min": np.min, "max": np.max}
+_SUMMARIES: dict[str, Any] = {"mean": np.mean, "std": np.std, "min": np.min, "max": np.max}
 
 
 def _statistics(finished: list[episodes.EpisodeStatistics]) -> dict[str, float]:
@@ -354,12 +373,7 @@ def _statistics(finished: list[episodes.EpisodeStatistics]) -> dict[str, float]:
         "length": [float(episode.length) for episode in finished],
     }
     for name, values in columns.items():
-        for word, function in (
-            ("mean", np.mean),
-            ("std", np.std),
-            ("min", np.min),
-            ("max", np.max),
-        ):
+        for word, function in _SUMMARIES.items():
             results[f"{name}_{word}"] = float(function(values))
     keys = sorted({key for episode in finished for key in episode.info})
     for key in keys:
