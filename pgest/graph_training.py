@@ -108,7 +108,15 @@ class GraphTrainer:
             self._agent.update_config, self.actor.recurrent, self._agent.counters
         )
         features, labels, _ = prepare(self._program.first_timestep())
-        probing.check_log_probabilities(self._agent.model, features, labels)
+        writer = self._agent.summary_writer or tf.summary.create_noop_writer()
+        with writer.as_default(step=0), tf.summary.record_if(True):
+            types = probing.check_log_probabilities(self._agent.model, features, labels)
+        if probing.has_summaries(types):
+            warnings.warn(
+                "tf.summary calls of model_fn write nothing while it trains in the graph: give "
+                "scalars to EstimatorSpec(metrics=...).",
+                stacklevel=3,
+            )
 
     def _mask_spec(self, env: graph_environment.GraphEnvironment) -> Any:
         state = env.initial(tf.constant([0, 0]))

@@ -41,6 +41,8 @@ class Trainer:
             mask_spec(view.action_mask),
         )
         self._check_memory()
+        # Another agent's episodes under way, say: this environment does not go on with them.
+        self.memory.drop_unfinished()
         self.loop = loops.HostLoop(self.actor, view, agent.memory, agent.counters)
         self._signature = batch_signature(self.actor, self.memory, view)
         self._following_spec = None

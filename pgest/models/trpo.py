@@ -126,7 +126,8 @@ class TRPO(policy_gradient.PolicyGradientModel):
         optimizer = self.optimizer()
         with build.applying("critic_optimizer"):
             optimizer.build(critic)
-        rows = _Rows(features, labels, None if self.cell else self.critic_minibatch_size)
+        recurrent = "policy_state" in features  # also by a network of the user's own
+        rows = _Rows(features, labels, None if recurrent else self.critic_minibatch_size)
 
         def fit(minibatch: tf.Tensor, order: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             part_features, part_labels = rows.take(minibatch, order)

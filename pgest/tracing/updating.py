@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -157,6 +158,7 @@ class UpdateGraph:
             # After the last step: until then all of them see the statistics that acted.
             with tf.control_dependencies([means, steps]):
                 self._after_batch(batch)
+        metrics = {name: v for name, v in metrics.items() if name not in self._step_names}
         self.names = (*self._step_names, *metrics)
         extra = [tf.cast(value, tf.float32) for value in metrics.values()]
         return tf.concat([means, tf.stack(extra)], 0) if extra else means, steps, moved
@@ -216,12 +218,19 @@ class UpdateGraph:
         spec, build = self._call(features, labels)
         self._after_batch = spec.after_batch
         self.hooks = (*spec.training_chief_hooks, *spec.training_hooks)
-        metrics = {"loss": spec.loss, **spec.metrics, **build.metrics}
+        _check_tensors(spec.distribution)
+        metrics = {"loss": spec.loss, **build.metrics, **spec.metrics}
         divergence = tf.zeros([], tf.float32)
         if spec.distribution is not None and "log_prob" in labels:
             log_prob = spec.distribution.log_prob(labels["action"])
             divergence = losses.approx_kl(log_prob, labels["log_prob"])
             metrics.setdefault("policy/kl", divergence)
+        elif self._config.target_kl is not None:
+            raise ValueError(
+                "target_kl needs the policy's distribution in TRAIN, to compare it with the one "
+                "that acted: return EstimatorSpec(..., distribution=...) in every mode, or leave "
+                "target_kl out."
+            )
         if spec.distribution is not None:
             entropy = _entropy(spec.distribution)
             if entropy is not None:
@@ -248,6 +257,18 @@ class UpdateGraph:
             tf.summary.record_if(True),
         ):
             return self._model.call(features, labels, Modes.TRAIN, rooted=False)
+
+
+def _check_tensors(distribution: Any) -> None:
+    """Warns of a distribution that reads variables when it is asked: after the step, new values."""
+    held = [part.name for part in getattr(distribution, "trainable_variables", ())]
+    if held:
+        warnings.warn(
+            f"The distribution in TRAIN holds the variables {', '.join(held)} themselves, so that "
+            "policy/kl, policy/entropy and target_kl would see them as train_op leaves them: give "
+            "it tensors, for example tf.convert_to_tensor(variable), before minimize().",
+            stacklevel=2,
+        )
 
 
 class Updater:
