@@ -14,6 +14,7 @@ from pgest import timestep_columns
 
 TimestepColumns = timestep_columns.TimestepColumns
 CUT, BOOTSTRAP_VALUE = timestep_columns.CUT, timestep_columns.BOOTSTRAP_VALUE
+ENV_INDEX = timestep_columns.ENV_INDEX
 _FIRST_CAPACITY = 256
 _ENDLESS = 100_000
 _ENDLESS_CHECK = 1024  # timesteps between two looks
@@ -179,7 +180,8 @@ class BatchMemory:
 
         Returns:
           The stored names with leaves `[N, ...]`, episodes end to end, environment by
-          environment; and `cut`, bool `[N]`, and `bootstrap_value`, float32 `[N]`.
+          environment; and `cut`, bool `[N]`, `bootstrap_value`, float32 `[N]`, and `env_index`,
+          int32 `[N]`, of the environment.
 
         Raises:
           ValueError: no batch is ready.

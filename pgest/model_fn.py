@@ -59,7 +59,8 @@ class EstimatorSpec:
       after_batch: function of the whole batch, leaves `[T, B, ...]` by name (`state`, `reward`,
         `terminated`, `truncated`, predictions), called in the graph once an update, after its last
         step: where running statistics are updated, since before that every epoch and minibatch
-        must see those that acted.
+        must see those that acted. Where environments stand end to end, `[N, 1, ...]`, `env_index`
+        is the environment of each row.
 
     Raises:
       ValueError: the mode lacks what it needs, or the loss is no scalar.

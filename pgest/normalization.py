@@ -150,9 +150,10 @@ class RewardScaler:
     """Rewards divided by the standard deviation of the running discounted return, clipped.
 
     `R[t] = r[t] + discount * R[t - 1]`, from 0 at every episode's start, as Stable-Baselines3's
-    `VecNormalize`: the mean stays in, so the sign of a reward does. After an update on the same
-    rewards its statistics are VecNormalize's to rounding; that one scales each reward by the
-    statistics up to its own time, this one a batch by those of the batches before.
+    `VecNormalize`: the mean stays in, so the sign of a reward does. Nothing else starts it anew:
+    however episodes are cut into batches and pieces, after an update on the same rewards its
+    statistics are VecNormalize's to rounding; that one scales each reward by the statistics up to
+    its own time, this one a batch by those of the batches before.
 
     Args:
         num_envs: B, of the environments that are trained on, whose running returns are carried from
@@ -206,41 +207,74 @@ class RewardScaler:
         return tf.clip_by_value(scaled, -self._clip, self._clip)
 
     def update(
-        self, rewards: tf.Tensor, ended: tf.Tensor, cut: tf.Tensor | None = None
+        self, rewards: tf.Tensor, ended: tf.Tensor, *, env_index: tf.Tensor | None = None
     ) -> tf.Operation:
         """Merges a batch's running returns in.
 
-        A batch has a column for each environment, and goes on where the last one ended; or it is
-        one column with stretches of episodes end to end, and every stretch starts from 0.
+        Every environment goes on where its last row stood, in this batch or in one before, unless
+        its episode ended there: where a memory has cut an episode it goes on as well.
 
         Args:
-            rewards: `[T, B]` or `[N, 1]`, not scaled, in the order of time.
+            rewards: `[T, B]`, a column for each environment; or `[N, 1]`, one environment's rows
+                after another's; not scaled, in the order of time.
             ended: bool, the same shape: terminated or truncated after this reward.
-            cut: bool, the same shape: the episode goes on, but not in the row that follows.
+            env_index: int32 `[N, 1]`, the environment of each row, ascending; None where each has
+                a column. In a batch it stands under `memory.ENV_INDEX`. Rows of an index from B on
+                are of environments that have been left: they start from 0 and are not carried on.
 
         Returns:
             See `RunningMoments.update`.
 
         Raises:
             RuntimeError: the scaler was made to read alone.
+            ValueError: the rewards have neither B columns nor, with `env_index`, one.
         """
         if self.running_return is None:
             raise RuntimeError("This RewardScaler only reads: make it with num_envs to update it.")
-        rewards = tf.cast(rewards, tf.float32)
-        ended = tf.cast(ended, tf.bool)
-        breaks = ended if cut is None else tf.logical_or(ended, cut)
-        started = tf.concat([tf.zeros_like(ended[:1]), breaks[:-1]], axis=0)
-        factor = self._discount * tf.cast(~started, tf.float32)
-        goes_on = rewards.shape[1] == self.running_return.shape[0]
-        if goes_on:
-            carried = factor[:1] * self.running_return.read_value()
-            rewards = tf.concat([rewards[:1] + carried, rewards[1:]], axis=0)
-        running = returns.linear_recurrence(rewards, factor, reverse=False)
-        updates = [self.moments.update(running)]
-        if goes_on:
-            last = tf.where(ended[-1], tf.zeros_like(running[-1]), running[-1])
-            updates.append(self.running_return.assign(last))
+        num_envs = self.running_return.shape[0]
+        rewards, ended = tf.cast(rewards, tf.float32), tf.cast(ended, tf.bool)
+        if rewards.shape[1] != (num_envs if env_index is None else 1):
+            raise ValueError(
+                f"RewardScaler of {num_envs} environments got rewards {rewards.shape}; expected "
+                "a column for each, or one column and env_index=batch['env_index'] beside it."
+            )
+        before = self.running_return.read_value()
+        if env_index is None:
+            running, after = self._columns(rewards, ended, before)
+        else:
+            env_index = tf.cast(env_index, tf.int32)
+            running, after = self._end_to_end(rewards, ended, env_index, before)
+        updates = [self.moments.update(running), self.running_return.assign(after)]
         return tf.group(*[update for update in updates if update is not None])
+
+    def _columns(
+        self, rewards: tf.Tensor, ended: tf.Tensor, before: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Running returns `[T, B]` of rewards `[T, B]`, and what is carried on, `[B]`."""
+        started = tf.concat([tf.zeros_like(ended[:1]), ended[:-1]], axis=0)
+        factor = self._discount * tf.cast(~started, tf.float32)
+        rewards = tf.concat([rewards[:1] + factor[:1] * before, rewards[1:]], axis=0)
+        running = returns.linear_recurrence(rewards, factor, reverse=False)
+        return running, tf.where(ended[-1], tf.zeros_like(running[-1]), running[-1])
+
+    def _end_to_end(
+        self, rewards: tf.Tensor, ended: tf.Tensor, env_index: tf.Tensor, before: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Running returns `[N, 1]` of rewards `[N, 1]`, and what is carried on, `[B]`."""
+        environments = tf.range(before.shape[0])
+        first = tf.concat([tf.ones_like(ended[:1]), env_index[1:] != env_index[:-1]], axis=0)
+        started = tf.concat([tf.zeros_like(ended[:1]), ended[:-1]], axis=0)
+        carried = tf.gather(before, tf.minimum(env_index, environments[-1]))
+        carries = first & (env_index <= environments[-1])
+        rewards = tf.where(carries, rewards + self._discount * carried, rewards)
+        factor = self._discount * tf.cast(~(started | first), tf.float32)
+        running = returns.linear_recurrence(rewards, factor, reverse=False)
+        # The index ascends, so that an environment's rows end where a larger one would be put in.
+        begins = tf.searchsorted(env_index[:, 0], environments, side="left")
+        ends = tf.searchsorted(env_index[:, 0], environments, side="right")
+        going_on = tf.where(ended, tf.zeros_like(running), running)[:, 0]
+        last = tf.gather(going_on, tf.maximum(ends - 1, 0))
+        return running, tf.where(ends > begins, last, before)
 
 
 def _state(initial: np.ndarray, name: str) -> tf.Variable:

@@ -15,6 +15,8 @@ import tensorflow as tf
 # and the value of the observation that follows where an episode was cut off.
 CUT = "cut"
 BOOTSTRAP_VALUE = "bootstrap_value"
+# The column of a row, where columns stand end to end and the row's place no longer tells it.
+ENV_INDEX = "env_index"
 ENDS = ("terminated", "truncated")
 
 # Bytes of a column up to which a copy is cheaper than memory that was never touched.
@@ -39,7 +41,7 @@ class TimestepColumns:
                 f"A timestep lacks {', '.join(missing)}; the memory needs terminated and "
                 "truncated to know where episodes end."
             )
-        taken = [key for key in (CUT, BOOTSTRAP_VALUE) if key in first]
+        taken = [key for key in (CUT, BOOTSTRAP_VALUE, ENV_INDEX) if key in first]
         if taken:
             raise KeyError(
                 f"A timestep holds {', '.join(taken)}, which the memory writes itself: rename it."
@@ -151,9 +153,17 @@ class TimestepColumns:
         return leaf[:count]
 
     def end_to_end(self, counts: np.ndarray) -> dict[str, Any]:
-        """The first `counts[b]` rows of each column, `[N, ...]` by name, with CUT and the like."""
+        """The first `counts[b]` rows of each column, `[N, ...]` by name, with CUT and the like.
+
+        Column after column, each in the order of time; ENV_INDEX, int32 `[N]`, says which.
+        """
         *leaves, cut, bootstrap = self._join(counts)
-        return {**self._pack(leaves), CUT: cut, BOOTSTRAP_VALUE: bootstrap}
+        return {
+            **self._pack(leaves),
+            CUT: cut,
+            BOOTSTRAP_VALUE: bootstrap,
+            ENV_INDEX: np.repeat(np.arange(len(counts), dtype=np.int32), counts),
+        }
 
     def remove(self, counts: np.ndarray, left: np.ndarray) -> None:
         """Drops the first `counts[b]` rows of each column; the `left[b]` behind them move up."""

@@ -172,6 +172,8 @@ class Trainer:
         flat = batch["reward"].ndim == 1
         if flat:  # episodes end to end: one column
             batch = tf.nest.map_structure(lambda leaf: leaf[:, None], batch)
+        if memory_lib.ENV_INDEX not in self._signature:
+            batch.pop(memory_lib.ENV_INDEX, None)  # a rollout of one environment that overflowed
         if self.actor.recurrent:
             batch["policy_state"] = self.loop.batch_state
             if flat:
@@ -232,10 +234,16 @@ def batch_signature(
 ) -> dict[str, Any]:
     """Specs of the batches that `memory` will hand over, `[T, B, ...]`; T None where it varies."""
     if not isinstance(memory, memory_lib.RolloutMemory):
-        return fixed_signature(actor, None, 1)
+        return _end_to_end_signature(actor, None)
     if view.resets_take_steps:
-        return fixed_signature(actor, memory.horizon * view.num_envs, 1)
+        return _end_to_end_signature(actor, memory.horizon * view.num_envs)
     return fixed_signature(actor, memory.horizon, view.num_envs)
+
+
+def _end_to_end_signature(actor: acting.Actor, rows: int | None) -> dict[str, Any]:
+    """Specs of batches in which the environments' timesteps stand end to end, `[N, 1, ...]`."""
+    env_index = tf.TensorSpec([rows, 1], tf.int32)
+    return {**fixed_signature(actor, rows, 1), memory_lib.ENV_INDEX: env_index}
 
 
 def fixed_signature(actor: acting.Actor, horizon: int | None, columns: int) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def test_the_ends_of_episodes_are_needed(name):
         pgest.BatchMemory().step(reward=1.0, **{k: v for k, v in FLAGS.items() if k != name})
 
 
-@pytest.mark.parametrize("name", ["cut", "bootstrap_value"])
+@pytest.mark.parametrize("name", ["cut", "bootstrap_value", "env_index"])
 def test_names_that_the_memory_writes_are_refused(name):
     with pytest.raises(KeyError, match=f"holds {name}, which the memory writes itself"):
         pgest.BatchMemory().step(**{name: 1.0}, **FLAGS)

@@ -273,7 +273,8 @@ def _after_batch(
             operations.append(normalizer.update(batch["state"]))
         if scaler is not None:
             ended = tf.logical_or(batch["terminated"], batch["truncated"])
-            operations.append(scaler.update(batch["reward"], ended, batch[memory.CUT]))
+            env_index = batch.get(memory.ENV_INDEX)
+            operations.append(scaler.update(batch["reward"], ended, env_index=env_index))
         return operations
 
     return update

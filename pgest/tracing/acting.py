@@ -18,7 +18,7 @@ Modes = model_fn_lib.Modes
 # Names that the memory stores, or that labels are made under: a prediction would be overwritten.
 _RESERVED = frozenset(
     "state action reward terminated truncated reset action_mask policy_state cut bootstrap_value "
-    "done discount_reward advantage value_target".split()
+    "env_index done discount_reward advantage value_target".split()
 )
 
 

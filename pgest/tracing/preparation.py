@@ -16,7 +16,7 @@ REWARD_SCALE = "reward_scale"
 _SCALED_REWARD_LIMIT = 10.0
 # What the loop writes besides the model's own predictions.
 _STORED = ("state", "action", "reward", "terminated", "truncated", "action_mask", "reset")
-_MADE = (memory_lib.CUT, memory_lib.BOOTSTRAP_VALUE, "policy_state")
+_MADE = (memory_lib.CUT, memory_lib.BOOTSTRAP_VALUE, memory_lib.ENV_INDEX, "policy_state")
 
 
 class Preparation:
