@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium import spaces
 from typing_extensions import Self
 
-from pgest import environment_spaces
+from pgest import action_masks, environment_spaces
 from pgest.environment_spaces import Nest
 
 
@@ -49,6 +49,9 @@ class Transition(NamedTuple):
             resetting (autoreset mode NEXT_STEP): nothing of that row may be used or counted.
         infos: The numeric entries of the last info of each episode that ended, by environment
             index; nested ones as ``"outer/inner"``, for example ``"episode/r"``.
+        next_mask: The action mask of ``next_observation``, as ``EnvironmentView.action_mask``; None
+            where there are no masks. Where the episode ended without a future, or without a mask
+            that allows anything, it is the mask that the action obeyed.
     """
 
     reward: np.ndarray
@@ -57,6 +60,7 @@ class Transition(NamedTuple):
     next_observation: Nest
     acted: np.ndarray
     infos: Mapping[int, Mapping[str, float]]
+    next_mask: Nest | None = None
 
 
 class EnvironmentView(abc.ABC):
@@ -202,11 +206,31 @@ class EnvironmentView(abc.ABC):
             if np.shape(mask) != expected:
                 message = f"gave an action_mask of shape {np.shape(mask)[1:]}, not {expected[1:]},"
                 raise self._failure(message, None)
-        for choices in allowed_choices(self.action_space, mask):
+        for choices in action_masks.allowed_choices(self.action_space, mask):
             allowed = choices.reshape(self.num_envs, -1).all(axis=1)
             if not allowed.all():
                 raise self._failure("allows no action at all (action_mask)", int(allowed.argmin()))
         self._next_mask = mask
+
+    def _mask_that_followed(self, masks: Nest, known: np.ndarray) -> Nest:
+        """`Transition.next_mask`: `masks` in the rows that are `known`, else those acted on.
+
+        Where an episode was cut, many environments allow nothing more; a distribution without a
+        choice may be NaN, and the value with it.
+        """
+        acted_on = self.action_mask
+        if not known.any():
+            return acted_on
+        followed = self._merge_masks(masks, acted_on, known)
+        for choices in action_masks.allowed_choices(self.action_space, followed):
+            known = known & choices.reshape(self.num_envs, -1).all(axis=1)
+        return self._merge_masks(followed, acted_on, known)
+
+    def _merge_masks(self, new: Nest, old: Nest, rows: np.ndarray) -> Nest:
+        try:
+            return action_masks.merge_masks(new, old, rows)
+        except ValueError as error:
+            raise self._failure(f"gave a wrong action_mask: {error},", None) from error
 
     def _failure(self, message: str, index: int | None) -> EnvironmentFailure:
         which = "One of the environments" if index is None else f"Environment {index}"
@@ -325,69 +349,3 @@ def _numbers(info: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
             yield from ((f"{key}/{name}", number) for name, number in _numbers(value))
         elif (number := as_number(value)) is not None:
             yield str(key), number
-
-
-def stack_masks(rows: Sequence[Any], path: str = "action_mask") -> Nest:
-    """The masks of B environments as bool ``[B, n]``, or a tuple of them.
-
-    Args:
-        rows: One mask per environment; None: every action of it is allowed. A part that is None in
-            all of them, as of a Box, becomes ``()``: a nest without arrays.
-        path: What to call the mask in messages.
-
-    Raises:
-        ValueError: The masks of the environments differ in shape or structure.
-
-    >>> stack_masks([[1, 0], None])
-    array([[ True, False],
-           [ True,  True]])
-    """
-    template = next((row for row in rows if row is not None), ())
-    if isinstance(template, (tuple, dict)):
-        keys = list(template) if isinstance(template, dict) else list(range(len(template)))
-        parts = [
-            stack_masks([None if row is None else row[key] for row in rows], f"{path}[{key!r}]")
-            for key in keys
-        ]
-        return dict(zip(keys, parts, strict=True)) if isinstance(template, dict) else tuple(parts)
-    mask = np.ones((len(rows), *np.shape(template)), np.bool_)
-    for index, row in enumerate(rows):
-        if row is not None:
-            if np.shape(row) != mask.shape[1:]:
-                raise ValueError(
-                    f"{path} of environment {index} has shape {np.shape(row)}, "
-                    f"that of another environment {mask.shape[1:]}."
-                )
-            mask[index] = row
-    return mask
-
-
-def batch_masks(masks: Any) -> Nest:
-    """The masks of a vector environment as new bool arrays ``[B, n]``, or a tuple or dict of them.
-
-    Args:
-        masks: A nest of arrays, or an object array with one mask per environment (None: absent).
-            A part that is None, as of a Box, becomes ``()``: a nest without arrays.
-    """
-    if masks is None:
-        return ()
-    if isinstance(masks, Mapping):
-        return {key: batch_masks(mask) for key, mask in masks.items() if key[:1] != "_"}
-    if isinstance(masks, tuple):
-        return tuple(batch_masks(mask) for mask in masks)
-    if np.asarray(masks).dtype == object:
-        return stack_masks(list(masks))
-    return np.array(masks, np.bool_)
-
-
-def allowed_choices(space: spaces.Space | None, mask: Nest) -> Iterator[np.ndarray]:
-    """Whether each choice allows an action, ``[B]`` or ``[B, choices]``, of each part of a mask."""
-    if isinstance(mask, (tuple, dict)):
-        parts: Any = space.spaces if isinstance(space, (spaces.Dict, spaces.Tuple)) else None
-        for key, part in mask.items() if isinstance(mask, dict) else enumerate(mask):
-            yield from allowed_choices(None if parts is None else parts[key], part)
-    elif isinstance(space, spaces.MultiDiscrete) and mask.shape[-1] == space.nvec.sum():
-        sizes = space.nvec.ravel()  # choice after choice in a row
-        yield np.logical_or.reduceat(mask, np.cumsum(sizes) - sizes, axis=-1)
-    else:
-        yield mask.any(axis=-1)

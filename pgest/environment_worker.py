@@ -90,6 +90,8 @@ class WorkerEnvironment(gymnasium.Wrapper):
         try:
             observation, reward, terminated, truncated, info = self.env.step(action)
             if terminated or truncated:
+                if not terminated:  # what terminated has nothing left to choose
+                    info = self._with_mask(info)
                 observation, info = copy.deepcopy(observation), copy.deepcopy(info)
             else:
                 info = self._with_mask(info)

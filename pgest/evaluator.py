@@ -17,6 +17,7 @@ from pgest import environment_view, environments, episodes, loops, returns, spec
 from pgest import memory as memory_lib
 from pgest import model_fn as model_fn_lib
 from pgest import update_config as update_config_lib
+from pgest.action_masks import allowed_choices, batch_masks
 from pgest.graph_environments import graph_environment, gymnasium_view
 from pgest.hooks import defaults, monitor, summaries
 from pgest.tracing import acting, preparation, probing
@@ -255,7 +256,7 @@ def _checked_masks(action_space: Any, expected: Any, masks: Any, size: int) -> A
             f"predict needs action_mask=..., bools of the shapes {_batch_shapes(expected)}, as the "
             "environment gives masks; all True allows every action."
         )
-    masks = environment_view.batch_masks(masks)
+    masks = batch_masks(masks)
     found = training.mask_spec(masks)
     sizes = {np.shape(leaf)[:1] for leaf in tf.nest.flatten(masks)}
     if sizes != {(size,)} or (expected is not None and found != expected):
@@ -264,7 +265,7 @@ def _checked_masks(action_space: Any, expected: Any, masks: Any, size: int) -> A
             f"{tf.nest.map_structure(np.shape, masks)}; expected "
             f"{_batch_shapes(found if expected is None else expected)}, where N is {size}."
         )
-    for choices in environment_view.allowed_choices(action_space, masks):
+    for choices in allowed_choices(action_space, masks):
         allowed = choices.reshape(size, -1).all(axis=1)
         if not allowed.all():
             raise ValueError(f"predict: action_mask[{int(allowed.argmin())}] allows no action.")

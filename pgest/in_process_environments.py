@@ -12,13 +12,13 @@ import numpy as np
 from typing_extensions import override
 
 from pgest import environment_worker
+from pgest.action_masks import stack_masks
 from pgest.environment_spaces import Nest
 from pgest.environment_view import (
     EnvironmentView,
     Transition,
     numeric_items,
     reason,
-    stack_masks,
 )
 
 
@@ -119,16 +119,16 @@ class InProcessEnvironments(EnvironmentView):
                     terminated[index], truncated[index] = bool(ended), bool(cut)
                     infos[index] = numeric_items(info)
                 if self._masked or "action_mask" in info:
-                    self._follow_mask(index, info, bool(ended or cut))
+                    self._follow_mask(index, info, bool(ended), bool(cut))
         except Exception as error:
             raise self._failure(f"failed in step(): {reason(error)},", index) from error
         self._check_finite(next_observation, reward, action)
-        if self._masked and len(infos) < num_envs:
-            self._set_mask(stack_masks(self._mask_rows))
+        next_mask = self._masks_after_step(list(infos)) if self._masked else None
         self.timestep += num_envs
         self._observation = next_observation
         self._ended = list(infos)
-        return Transition(reward, terminated, truncated, next_observation, self._all_acted, infos)
+        acted = self._all_acted
+        return Transition(reward, terminated, truncated, next_observation, acted, infos, next_mask)
 
     def _reset_one(self, observation: Nest, index: int) -> None:
         seed = environment_worker.episode_seed(self.seed, index, self._episodes[index])
@@ -140,21 +140,40 @@ class InProcessEnvironments(EnvironmentView):
             if self._masked is None:
                 self._masked = self._mask_methods is not None or "action_mask" in info
             if self._masked or "action_mask" in info:
-                self._follow_mask(index, info, ended=False)
+                self._follow_mask(index, info)
         except Exception as error:
             raise self._failure(f"failed in reset(): {reason(error)},", index) from error
 
-    def _follow_mask(self, index: int, info: dict[str, Any], ended: bool) -> None:
+    def _follow_mask(
+        self, index: int, info: dict[str, Any], terminated: bool = False, truncated: bool = False
+    ) -> None:
+        """Keeps the mask that an environment gave last; None where it gave none."""
         if not self._masked:
             raise ValueError("info has an action_mask, though it had none before")
-        if ended:
-            self._mask_rows[index] = None  # nothing is left to choose
+        if terminated:
+            self._mask_rows[index] = None  # nothing is left to choose, and no value to be made
         elif "action_mask" in info:
             self._mask_rows[index] = info["action_mask"]
         elif self._mask_methods is not None:
             self._mask_rows[index] = self._mask_methods[index]()
+        elif truncated:
+            self._mask_rows[index] = None
         else:
             raise ValueError("info has no action_mask, though it had one before")
+
+    def _masks_after_step(self, ended: list[int]) -> Nest:
+        """Keeps the masks of those that go on, and gives those of all last observations."""
+        if not ended:
+            self._set_mask(stack_masks(self._mask_rows))
+            return self._next_mask
+        known = np.ones(self.num_envs, np.bool_)
+        known[[index for index in ended if self._mask_rows[index] is None]] = False
+        last = stack_masks(self._mask_rows) if known.any() else self.action_mask
+        for index in ended:
+            self._mask_rows[index] = None
+        if len(ended) < self.num_envs:
+            self._set_mask(stack_masks(self._mask_rows))
+        return self._mask_that_followed(last, known)
 
     def _began(self, observation: Nest) -> None:
         self._check_finite(observation)
@@ -199,17 +218,17 @@ class SingleEnvironment(InProcessEnvironments):
             self._observations.write(next_observation, 0, value)
             number, ended = float(number), bool(terminated or truncated)
             if self._masked or "action_mask" in info:
-                self._follow_mask(0, info, ended)
+                self._follow_mask(0, info, bool(terminated), bool(truncated))
         except Exception as error:
             raise self._failure(f"failed in step(): {reason(error)},", 0) from error
         reward = np.array([number], np.float32)
         self._check_finite(next_observation, None if math.isfinite(number) else reward, action)
-        if self._masked and not ended:
-            self._set_mask(stack_masks(self._mask_rows))
+        next_mask = self._masks_after_step([0] if ended else []) if self._masked else None
         self.timestep += 1
         self._observation = next_observation
         if not ended:
-            return Transition(reward, self._none, self._none, next_observation, self._all_acted, {})
+            none, acted = self._none, self._all_acted
+            return Transition(reward, none, none, next_observation, acted, {}, next_mask)
         self._ended = [0]
         return Transition(
             reward,
@@ -218,4 +237,5 @@ class SingleEnvironment(InProcessEnvironments):
             next_observation,
             self._all_acted,
             {0: numeric_items(info)},
+            next_mask,
         )

@@ -163,14 +163,14 @@ class HostLoop:
             values["reset"] = reset
         everyone = not self._some_rest or bool(transition.acted.all())
         memory.step_vector(values, None if everyone else transition.acted)
-        self._following = (transition.next_observation, mask, acted.policy_state)
+        self._following = (transition.next_observation, transition.next_mask, acted.policy_state)
         cut = memory.columns_to_cut()
         valued = cut[:0] if self.leaves_horizon_to_update else cut
         if self.actor.predicts_value and (valued.size or np.count_nonzero(transition.truncated)):
             truncated = transition.truncated & ~transition.terminated
             truncated[valued] = True
             if truncated.any():
-                following = self._following_values(mask, acted.policy_state, transition)
+                following = self._following_values(acted.policy_state, transition)
                 memory.bootstrap(np.flatnonzero(truncated), following[truncated])
         if cut.size:
             memory.cut(cut)
@@ -205,14 +205,12 @@ class HostLoop:
         self._highest[rows] = np.maximum(self._highest[rows], rewards[rows])
         self._lowest[rows] = np.minimum(self._lowest[rows], rewards[rows])
 
-    def _following_values(
-        self, mask: Any, state: Any, transition: environment_view.Transition
-    ) -> np.ndarray:
+    def _following_values(self, state: Any, transition: environment_view.Transition) -> np.ndarray:
         """The values of the observations that the actions led to, float32 `[B]`."""
         following = self.actor(
             transition.next_observation,
             self.counters.timestep,
-            mask,
+            transition.next_mask,
             state,
             np.zeros_like(self._reset),
         )

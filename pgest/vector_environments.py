@@ -12,16 +12,15 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from typing_extensions import override
 
 from pgest import environment_processes, environment_worker
+from pgest.action_masks import allow_everything, batch_masks, mask_method
 from pgest.environment_spaces import Nest
 from pgest.environment_view import (
     EnvironmentFailure,
     EnvironmentView,
     Transition,
     as_number,
-    batch_masks,
     describe,
     reason,
-    stack_masks,
 )
 
 
@@ -83,7 +82,7 @@ class VectorEnvironments(EnvironmentView):
         self._observation: Nest | None = None
         self._ended = np.zeros(env.num_envs, np.bool_)
         self._masked = False
-        self._mask_method = _mask_method(env)
+        self._mask_method = mask_method(env)
 
     @override
     def reset(self, episode: int = 0) -> None:
@@ -140,10 +139,12 @@ class VectorEnvironments(EnvironmentView):
                 self._check_finite(observation)
                 next_observation = self._final_observations(observation, infos, rows)
         self._check_finite(next_observation, reward, action)
-        self._follow_masks(infos, ended, self._all_acted)
+        next_mask = self._masks_after_step(infos, ended, terminated)
         self.timestep += self.num_envs if acted is self._all_acted else int(acted.sum())
         self._observation, self._ended = observation, ended
-        return Transition(reward, terminated, truncated, next_observation, acted, last_infos)
+        return Transition(
+            reward, terminated, truncated, next_observation, acted, last_infos, next_mask
+        )
 
     def _reset(self, options: dict[str, Any] | None, mask: np.ndarray) -> None:
         seed = self._reset_seed(mask)
@@ -159,7 +160,8 @@ class VectorEnvironments(EnvironmentView):
         """Goes on with what a reset of the environments in `mask` gave."""
         self._check_finite(observation)
         self._masked = self._mask_method is not None or "action_mask" in infos
-        self._follow_masks(infos, self._none, mask)
+        if self._has_masks(infos):
+            self._follow_masks(*self._given_masks(infos), self._none, mask)
         self._observation = observation
 
     def _reset_seed(self, mask: np.ndarray) -> Any:
@@ -207,31 +209,61 @@ class VectorEnvironments(EnvironmentView):
                     last[name] = number
         return last_infos
 
-    def _follow_masks(self, infos: Any, ended: np.ndarray, stepped: np.ndarray) -> None:
+    def _has_masks(self, infos: Any) -> bool:
+        if not self._masked and "action_mask" in infos:
+            raise self._failure("gave an action_mask, but had none after reset()", None)
+        return self._masked
+
+    def _given_masks(self, infos: Any) -> tuple[Nest, np.ndarray]:
+        """The masks that came with `infos`, and in which rows, bool ``[B]``, there is one."""
+        if "action_mask" in infos:
+            return batch_masks(infos["action_mask"]), infos.get("_action_mask", self._all_acted)
+        if self._mask_method is not None:
+            return batch_masks(self._mask_method()), self._all_acted
+        return self._next_mask, self._none
+
+    def _follow_masks(
+        self, masks: Nest, present: np.ndarray, ended: np.ndarray, stepped: np.ndarray
+    ) -> None:
         """Keeps a mask for each environment: of those that `stepped`, the new one.
 
         Where an episode `ended` nothing is left to choose: NEXT_STEP ignores the next action,
         DISABLED resets first. SAME_STEP has the mask of the new episode.
         """
-        if not self._masked:
-            if "action_mask" in infos:
-                raise self._failure("gave an action_mask, but had none after reset()", None)
-            return
-        present = infos.get("_action_mask", self._all_acted)
-        if "action_mask" in infos:
-            masks = batch_masks(infos["action_mask"])
-        elif self._mask_method is not None:
-            masks, present = batch_masks(self._mask_method()), self._all_acted
-        else:
-            masks, present = self._next_mask, np.zeros(self.num_envs, np.bool_)
         free = ended & (self._mode is not AutoresetMode.SAME_STEP)
         missing = stepped & ~present & ~free
         if missing.any():
             index = int(missing.argmax())
             raise self._failure("gave no action_mask, though it had one before,", index)
         if not stepped.all() or free.any():
-            masks = _merge_masks(masks, self._next_mask, stepped, free)
+            masks = self._merge_masks(masks, self._next_mask, stepped)
+            allow_everything(masks, free)
         self._set_mask(masks)
+
+    def _masks_after_step(
+        self, infos: Any, ended: np.ndarray, terminated: np.ndarray
+    ) -> Nest | None:
+        """Keeps the masks to act on next, and gives those of the observations that followed.
+
+        Args:
+            infos: Of the step.
+            ended: bool ``[B]``: whose episode ended.
+            terminated: bool ``[B]``: whose end has no future, where no mask is of any use.
+        """
+        if not self._has_masks(infos):
+            return None
+        masks, present = self._given_masks(infos)
+        self._follow_masks(masks, present, ended, self._all_acted)
+        if not ended.any():
+            return self._next_mask
+        cut = ended & ~terminated
+        if self._mode is AutoresetMode.SAME_STEP:
+            # At the top stand the masks of the reset, and a method could give no others.
+            final, last, present = infos.get("final_info", {}), masks, self._none
+            if "action_mask" in final and cut.any():
+                last, present = batch_masks(final["action_mask"]), final.get("_action_mask", ended)
+            masks = self._merge_masks(last, masks, cut & present)
+        return self._mask_that_followed(masks, ~ended | (cut & present))
 
     def _raised(self, error: Exception, method: str) -> EnvironmentFailure:
         index, why = _failed_index(self._vector, error), reason(error)
@@ -347,28 +379,6 @@ def _numbers(values: Any, rows: np.ndarray) -> list[float | None]:
     if isinstance(values, np.ndarray) and values.dtype.kind in "biuf" and values.ndim == 1:
         return values[rows].astype(np.float64).tolist()
     return [as_number(values[row]) for row in rows]
-
-
-def _merge_masks(new: Nest, old: Nest, stepped: np.ndarray, free: np.ndarray) -> Nest:
-    """`new` where a row `stepped`, else `old`; everything allowed where a row is `free`."""
-    if isinstance(new, dict):
-        return {key: _merge_masks(new[key], old[key], stepped, free) for key in new}
-    if isinstance(new, tuple):
-        return tuple(_merge_masks(*pair, stepped, free) for pair in zip(new, old, strict=True))
-    merged = new.copy()
-    merged[~stepped] = old[~stepped]
-    merged[free] = True
-    return merged
-
-
-def _mask_method(env: VectorEnv) -> Callable[[], Any] | None:
-    """How to call ``action_masks()``; a process cannot be asked without ending if it has none."""
-    unwrapped = env.unwrapped
-    if isinstance(unwrapped, SyncVectorEnv):
-        if all(single.has_wrapper_attr("action_masks") for single in unwrapped.envs):
-            return lambda: stack_masks(unwrapped.call("action_masks"))
-        return None
-    return getattr(unwrapped, "action_masks", None)
 
 
 def _failed_index(env: VectorEnv, error: Exception) -> int | None:

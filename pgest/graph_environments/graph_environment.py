@@ -62,6 +62,8 @@ class Transition(NamedTuple):
     """`[B, …]`: what the action led to; the true last observation where the episode ended."""
     progress: EpisodeProgress
     """The episodes with this timestep; of the whole episode where it ended."""
+    next_mask: Nest | None = None
+    """bool `[B, n]` or a nest: the action mask of `next_observation`; None: all allowed."""
 
     @property
     def ended(self) -> tf.Tensor:
@@ -229,6 +231,7 @@ class GraphEnvironment(abc.ABC):
             truncated=truncated,
             next_observation=self.observe(moved),
             progress=progress,
+            next_mask=self.action_mask(moved),
         )
         return next_state, transition
 

@@ -43,7 +43,8 @@ class GraphVectorEnv(gymnasium.vector.VectorEnv[Any, Any, np.ndarray]):
     true last one as `SyncVectorEnv` does: `infos["final_obs"]` (object array `[B]`), the boolean
     masks `infos["_final_obs"]` and `infos["_final_info"]`, and
     `infos["final_info"]["episode"]` with the return `"r"` and the length `"l"`, `[B]`, each with a
-    mask. An environment with action masks gives `infos["action_mask"]` from `reset` and `step`.
+    mask. An environment with action masks gives `infos["action_mask"]` from `reset` and `step`,
+    and where an episode ended the last one in `infos["final_info"]["action_mask"]`.
 
     One seed fixes all: equal seeds and actions give bit-equal rollouts.
 
@@ -171,9 +172,12 @@ def _final_infos(ended: np.ndarray, transition: graph_environment.Transition) ->
         "_r": ended,
         "_l": ended,
     }
+    masks = {}
+    if transition.next_mask is not None:
+        masks = _mask_info(transition.next_mask) | {"_action_mask": ended}
     return {
         "final_obs": final_observations,
         "_final_obs": ended,
-        "final_info": {"episode": episode, "_episode": ended},
+        "final_info": {"episode": episode, "_episode": ended} | masks,
         "_final_info": ended,
     }

@@ -277,7 +277,7 @@ class GraphIterations:
             "reset": reset,
             memory_lib.CUT: tf.zeros([self._num_envs], tf.bool),
             memory_lib.BOOTSTRAP_VALUE: self._truncated_value(
-                transition, mask, acted["policy_state"], timestep
+                transition, acted["policy_state"], timestep
             ),
         }
         following = {
@@ -288,7 +288,7 @@ class GraphIterations:
         return following, transition, {name: values[name] for name in self._names}
 
     def _truncated_value(
-        self, transition: Any, mask: Any, policy_state: Any, timestep: tf.Tensor
+        self, transition: Any, policy_state: Any, timestep: tf.Tensor
     ) -> tf.Tensor:
         """The value of the true next observation where an episode was truncated, else 0."""
         nothing = tf.zeros([self._num_envs], tf.float32)
@@ -301,7 +301,9 @@ class GraphIterations:
             tf.reduce_any(truncated),
             lambda: tf.where(
                 truncated,
-                self._actor.values(transition.next_observation, mask, policy_state, timestep),
+                self._actor.values(
+                    transition.next_observation, transition.next_mask, policy_state, timestep
+                ),
                 nothing,
             ),
             lambda: nothing,
