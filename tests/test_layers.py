@@ -55,6 +55,7 @@ LAYERS = (
         "environment_spaces",
         "environment_worker",
         "environment_processes",
+        "action_masks",
         "environment_view",
         "in_process_environments",
         "vector_environments",
