@@ -113,7 +113,7 @@ TASKS = {
         value_weight=0.835671, **MUJOCO,
     ),
     "halfcheetah-ppo": ppo(
-        "HalfCheetah-v5", 1, 1_000_000, 512, 3, discount=0.98, gae_lambda=0.92, epochs=20,
+        "HalfCheetah-v5", 1, 1_000_000, 512, 5, discount=0.98, gae_lambda=0.92, epochs=20,
         learning_rate=2.0633e-5, entropy_weight=0.000401762, clip_ratio=0.1, clip_norm=0.8,
         value_weight=0.58096, **MUJOCO,
     ),
