@@ -44,6 +44,18 @@ class CountingEnv(gymnasium.Env):
         self.closed += 1
 
 
+class PayingEnv(CountingEnv):
+    """Each timestep pays what `rewards` says; the last one truncates the episode."""
+
+    def __init__(self, rewards):
+        super().__init__(length=len(rewards), truncates=True)
+        self.rewards = rewards
+
+    def step(self, action):
+        observation, _, *rest = super().step(action)
+        return observation, self.rewards[self.steps - 1], *rest
+
+
 class FailingEnv(CountingEnv):
     """A CountingEnv that does `what` at its step number `at`."""
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
+from environment_fakes import PayingEnv
 from tensorboard.backend.event_processing import event_accumulator
 
 import pgest
@@ -66,26 +67,6 @@ def test_eval_metric_ops_and_loss_of_the_evaluation_batch():
     assert again["first"] == pytest.approx(results["first"]), "the metric starts anew each time"
 
 
-class Lasts(gymnasium.Env):
-    """Episodes of so many timesteps, each of which pays as much."""
-
-    observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
-    action_space = gymnasium.spaces.Discrete(2)
-
-    def __init__(self, length):
-        self.length = length
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.timestep = 0
-        return np.zeros(2, np.float32), {}
-
-    def step(self, action):
-        self.timestep += 1
-        ended = self.timestep == self.length
-        return np.zeros(2, np.float32), float(self.length), False, ended, {}
-
-
 @pytest.mark.parametrize("mode", ["SAME_STEP", "NEXT_STEP"])
 @pytest.mark.parametrize("episodes", [1, 2, 3])
 def test_the_loss_is_of_the_episodes_that_count(mode, episodes):
@@ -100,7 +81,8 @@ def test_the_loss_is_of_the_episodes_that_count(mode, episodes):
         return pgest.EstimatorSpec(mode, loss=loss, eval_metric_ops={"reward": mean})
 
     env = gymnasium.vector.SyncVectorEnv(
-        [lambda: Lasts(5), lambda: Lasts(1)], autoreset_mode=gymnasium.vector.AutoresetMode[mode]
+        [lambda: PayingEnv([5.0] * 5), lambda: PayingEnv([1.0])],
+        autoreset_mode=gymnasium.vector.AutoresetMode[mode],
     )
     results = make_agent(model_fn).evaluate(env, episodes=episodes)
     lengths = {1: [5], 2: [5, 1], 3: [5, 5, 1]}[episodes]

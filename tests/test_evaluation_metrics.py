@@ -1,29 +1,13 @@
 """`eval_metric_ops` and the loss of an evaluation."""
 
-import gymnasium
 import models
 import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
+from environment_fakes import PayingEnv
 
 import pgest
-
-
-class Pays(gymnasium.Env):
-    """Three timesteps, which pay 1, 2 and 3."""
-
-    observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
-    action_space = gymnasium.spaces.Discrete(2)
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.timestep = 0
-        return np.zeros(2, np.float32), {}
-
-    def step(self, action):
-        self.timestep += 1
-        return np.zeros(2, np.float32), float(self.timestep), self.timestep == 3, False, {}
 
 
 def evaluate(make_metrics, **arguments):
@@ -42,7 +26,7 @@ def evaluate(make_metrics, **arguments):
         config=pgest.RunConfig(tf_random_seed=0, jit_compile=False),
         **arguments,
     )
-    return [agent.evaluate(Pays(), episodes=2) for _ in range(2)]
+    return [agent.evaluate(PayingEnv([1.0, 2.0, 3.0]), episodes=2) for _ in range(2)]
 
 
 def pair(update_first):
