@@ -72,7 +72,7 @@ class GraphTrainer:
         run.before_update()
         run.take_summary_request()  # tf.summary calls of a model_fn cannot run in here
         limits = run.limits
-        self._agent.counters.publish(run.progress)
+        self._agent.counters.publish()
         done = self._program(limits.max_steps, limits.max_timesteps, limits.max_episodes)
         for statistics in _episodes(done, run.metrics.get("loss")):
             run.episode_ended(statistics)

@@ -100,7 +100,8 @@ class GraphIterations:
         limits = [_NO_LIMIT if limit is None else limit for limit in limits]
         counters = self._model.counters
         rows = self._update_graph.rows(self._horizon, self._num_envs)
-        # An iteration's order is that of its first step, however many iterations a call holds.
+        # An iteration's order is that of its first step, however many iterations a call holds,
+        # unless target_kl stops one early: then the step that the next begins at is not foreseen.
         starts = range(counters.step, 2**62, self._update_graph.max_steps(rows))
         permutations = np.stack(
             [
