@@ -19,7 +19,9 @@ import gymnasium
 from support import measuring
 
 import pgest
-from pgest import environments, loops, models
+from pgest import models
+from pgest.agents import loops
+from pgest.environments import making
 from pgest.tracing import acting
 
 
@@ -27,7 +29,7 @@ def pgest_collector(horizon: int):
     """Fills a RolloutMemory of `horizon` timesteps and empties it."""
     config = pgest.RunConfig(tf_random_seed=0, log_step_count_steps=None)
     agent = pgest.PGAgent(models.A2C(), pgest.RolloutMemory(horizon), config=config)
-    view = environments.view(gymnasium.make("CartPole-v1"), seed=0)
+    view = making.view(gymnasium.make("CartPole-v1"), seed=0)
     actor = acting.Actor(agent.model, view.observation_space, view.action_space, view.num_envs)
     memory, counters = agent.memory, agent.counters
     loop = loops.HostLoop(actor, view, memory, counters)

@@ -29,7 +29,9 @@ from contestants import pgest_agent
 from support import measuring
 from support.serving import Work
 
-from pgest import environment_view, memory, runs
+from pgest.agents import runs
+from pgest.environments import view as environment_view
+from pgest.memory import memory
 from pgest.tracing import acting, iterating, updating
 
 LOOP = "the loop itself"

@@ -12,11 +12,14 @@ from pgest import (
     schedules,
     specs,
 )
-from pgest.agent import PGAgent
-from pgest.environment_speeds import EnvironmentSpeed, measure_environments
-from pgest.environment_view import EnvironmentFailure
-from pgest.environments import make
-from pgest.episodes import EpisodeStatistics
+from pgest.agents.agent import PGAgent
+from pgest.contract.episodes import EpisodeStatistics
+from pgest.contract.model_fn import EstimatorSpec, Modes
+from pgest.contract.run_config import RunConfig
+from pgest.contract.update_config import UpdateConfig
+from pgest.environments.making import make
+from pgest.environments.speeds import EnvironmentSpeed, measure_environments
+from pgest.environments.view import EnvironmentFailure
 from pgest.hooks import (
     BaseMonitor,
     CheckpointSaverHook,
@@ -41,21 +44,11 @@ from pgest.hooks import (
     StopOnReturnHook,
     SummarySaverHook,
 )
-from pgest.memory import BatchMemory, RolloutMemory
-from pgest.model_fn import EstimatorSpec, Modes
-from pgest.optimization import minimize
-from pgest.policies import GreedyPolicy, RandomTFPolicy, TFPolicy
-from pgest.py_policies import PyPolicy, RandomPyPolicy
-from pgest.run_config import RunConfig
-from pgest.saved_policies.async_policy_saver import AsyncPolicySaver
-from pgest.saved_policies.eager_policy import SavedModelPyTFEagerPolicy
-from pgest.saved_policies.loader import load_policy, materialize_saved_model, saved_steps
-from pgest.saved_policies.policy_saver import PolicySaver
-from pgest.saved_policies.policy_saver_hook import PolicySaverHook
-from pgest.saved_policies.triggers import IntervalTrigger, PolicySavedModelTrigger
-from pgest.schedules import Schedule
-from pgest.tf_py_policy import TFPyPolicy
-from pgest.time_steps import (
+from pgest.memory.memory import BatchMemory, RolloutMemory
+from pgest.policies.py_policies import PyPolicy, RandomPyPolicy
+from pgest.policies.ready_made import GreedyPolicy, RandomTFPolicy, TFPolicy
+from pgest.policies.tf_py_policy import TFPyPolicy
+from pgest.policies.time_steps import (
     PolicyStep,
     StepType,
     TimeStep,
@@ -67,8 +60,15 @@ from pgest.time_steps import (
     transition,
     truncation,
 )
-from pgest.update_config import UpdateConfig
-from pgest.variables import (
+from pgest.saved_policies.async_policy_saver import AsyncPolicySaver
+from pgest.saved_policies.eager_policy import SavedModelPyTFEagerPolicy
+from pgest.saved_policies.loader import load_policy, materialize_saved_model, saved_steps
+from pgest.saved_policies.policy_saver import PolicySaver
+from pgest.saved_policies.policy_saver_hook import PolicySaverHook
+from pgest.saved_policies.triggers import IntervalTrigger, PolicySavedModelTrigger
+from pgest.schedules import Schedule
+from pgest.variables.optimization import minimize
+from pgest.variables.sharing import (
     get_action_space,
     get_global_episode,
     get_global_step,

@@ -9,8 +9,8 @@ from typing import Any, Literal, get_args
 import tensorflow as tf
 import tf_keras
 
-from pgest import counters as counters_lib
-from pgest import variables
+from pgest.variables import counters as counters_lib
+from pgest.variables import sharing
 
 Clock = Literal["global_step", "global_timestep", "progress"]
 
@@ -84,7 +84,7 @@ def value(hyperparameter: Any, counters: counters_lib.Counters | None = None) ->
     """
     if not is_schedule(hyperparameter):
         return hyperparameter
-    counters = variables.current().counters if counters is None else counters
+    counters = sharing.current().counters if counters is None else counters
     if not isinstance(hyperparameter, Schedule):
         step = counters.variables[counters_lib.GLOBAL_STEP].read_value()
         return tf.cast(hyperparameter(step), tf.float32)
@@ -118,7 +118,7 @@ class _Clocked(tf_keras.optimizers.schedules.LearningRateSchedule):
     def __init__(self, schedule: Any):
         super().__init__()
         self._schedule = schedule
-        self._counters = variables.current().counters
+        self._counters = sharing.current().counters
 
     def __call__(self, step: Any) -> tf.Tensor:
         del step

@@ -4,10 +4,10 @@ import gymnasium
 import numpy as np
 import pytest
 import tensorflow as tf
-from distribution_families import close
 from gymnasium import spaces
 
 from pgest import normalization
+from tests.distributions.distribution_families import close
 
 
 class TestRunningMoments:

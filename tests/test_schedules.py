@@ -3,8 +3,8 @@
 import pytest
 import tf_keras
 
-from pgest import counters as counters_lib
 from pgest import schedules
+from pgest.variables import counters as counters_lib
 
 
 @pytest.fixture

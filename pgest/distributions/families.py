@@ -12,8 +12,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from pgest import spec_checks
 from pgest.distributions import bounded
+from pgest.specs import checks
 
 # Low enough that exp(logit) is exactly 0, high enough that 0 * logit is no NaN.
 MASKED_LOGIT = -1e9
@@ -120,7 +120,7 @@ def multi_categorical(
     stacked = tf.stack(padded, axis=-2)
     if choices.ndim != 1:
         shape = tf.concat([tf.shape(logits)[:-1], [*choices.shape, max(sizes)]], axis=0)
-        stacked = spec_checks.with_static_shape(
+        stacked = checks.with_static_shape(
             tf.reshape(stacked, shape), [*logits.shape[:-1], *choices.shape, max(sizes)]
         )
     return tfd.Independent(tfd.Categorical(logits=stacked, dtype=dtype), choices.ndim)
@@ -164,9 +164,7 @@ def gaussian(loc: tf.Tensor, log_std: tf.Tensor, *, event_ndims: int = 1) -> tfd
     """
     loc = tf.cast(loc, tf.float32)
     scale = tf.broadcast_to(tf.exp(tf.cast(log_std, tf.float32)), tf.shape(loc))
-    return tfd.Independent(
-        tfd.Normal(loc, spec_checks.with_static_shape(scale, loc.shape)), event_ndims
-    )
+    return tfd.Independent(tfd.Normal(loc, checks.with_static_shape(scale, loc.shape)), event_ndims)
 
 
 def squashed_gaussian(
@@ -194,7 +192,7 @@ def squashed_gaussian(
     _check_bounds("squashed_gaussian", low, high)
     loc = tf.cast(loc, tf.float32)
     scale = tf.broadcast_to(tf.exp(tf.cast(log_std, tf.float32)), tf.shape(loc))
-    scale = spec_checks.with_static_shape(scale, loc.shape)
+    scale = checks.with_static_shape(scale, loc.shape)
     return tfd.Independent(bounded.SquashedNormal(loc, scale, low, high), event_ndims)
 
 

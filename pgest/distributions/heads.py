@@ -19,8 +19,8 @@ import tf_keras
 from gymnasium import spaces
 from tensorflow_probability import distributions as tfd
 
-from pgest import spec_checks
 from pgest.distributions import families, joint
+from pgest.specs import checks
 
 BoxFamily = Literal["gaussian", "squashed_gaussian", "beta"]
 
@@ -221,7 +221,7 @@ def _to_event(parameter: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
         return parameter
     leading = parameter.shape[:-1]
     reshaped = tf.reshape(parameter, tf.concat([tf.shape(parameter)[:-1], shape], axis=0))
-    return spec_checks.with_static_shape(reshaped, [*leading, *shape])
+    return checks.with_static_shape(reshaped, [*leading, *shape])
 
 
 def _join(path: str, key: Any) -> str:

@@ -15,8 +15,8 @@ from typing import Any
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from pgest import spec_checks
 from pgest.distributions import bounded, joint, noise
+from pgest.specs import checks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +143,7 @@ def sample_with_noise(distribution: tfd.Distribution, uniform: tf.Tensor) -> Any
     form = _form(inner)
     event = [*tf.nest.flatten(distribution.event_shape)[0], form.noise_per_element(inner)]
     shaped = tf.reshape(uniform, tf.concat([tf.shape(uniform)[:-1], event], axis=0))
-    return form.sample(inner, spec_checks.with_static_shape(shaped, [*uniform.shape[:-1], *event]))
+    return form.sample(inner, checks.with_static_shape(shaped, [*uniform.shape[:-1], *event]))
 
 
 def mode(distribution: tfd.Distribution) -> Any:
@@ -182,7 +182,7 @@ def sample(distribution: tfd.Distribution, seed: Any) -> Any:
     shape = tf.concat([distribution.batch_shape_tensor(), [noise_size(distribution)]], axis=0)
     uniform = noise.uniform(shape, seed)
     return sample_with_noise(
-        distribution, spec_checks.with_static_shape(uniform, noise_shape(distribution))
+        distribution, checks.with_static_shape(uniform, noise_shape(distribution))
     )
 
 
@@ -247,9 +247,7 @@ def _broadcast(distribution: Any, *names: str) -> dict[str, tf.Tensor]:
     shape = distribution.batch_shape_tensor()
     static = distribution.batch_shape
     return {
-        name: spec_checks.with_static_shape(
-            tf.broadcast_to(getattr(distribution, name), shape), static
-        )
+        name: checks.with_static_shape(tf.broadcast_to(getattr(distribution, name), shape), static)
         for name in names
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pgest import run_config
+from pgest.contract import run_config
 from pgest.hooks import (
     checkpointing,
     evaluation,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 
-from pgest import episodes
+from pgest.contract import episodes
 
 # Keys of an environment's info that would hide pgest's own tags.
 _RESERVED = frozenset({"return", "length"})

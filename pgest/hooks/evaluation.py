@@ -8,10 +8,10 @@ from typing import Any
 
 import gymnasium
 
-from pgest import environment_view
+from pgest.environments import view
 from pgest.hooks import best_checkpoint, intervals, monitor
 
-_HAVE_EPISODES = (gymnasium.Env, gymnasium.vector.VectorEnv, environment_view.EnvironmentView)
+_HAVE_EPISODES = (gymnasium.Env, gymnasium.vector.VectorEnv, view.EnvironmentView)
 _LOGGER = logging.getLogger(__name__)
 
 

@@ -17,8 +17,8 @@ import tensorflow as tf
 from pgest.hooks import intervals
 
 if TYPE_CHECKING:
-    from pgest import episodes as episodes_module
-    from pgest import run_config
+    from pgest.contract import episodes as episodes_module
+    from pgest.contract import run_config
 
 _LOGGER = logging.getLogger(__name__)
 

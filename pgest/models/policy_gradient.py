@@ -10,17 +10,10 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from pgest import (
-    distributions,
-    losses,
-    memory,
-    networks,
-    normalization,
-    optimization,
-    schedules,
-    variables,
-)
-from pgest.model_fn import EstimatorSpec, Modes
+from pgest import distributions, losses, networks, normalization, schedules
+from pgest.contract.model_fn import EstimatorSpec, Modes
+from pgest.memory import memory
+from pgest.variables import optimization, sharing
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -151,7 +144,7 @@ class PolicyGradientModel(abc.ABC):
     def distribution(self, hidden: tf.Tensor, features: Mapping[str, Any]) -> Any:
         """From the last hidden layer to the distribution of actions."""
         return distributions.action_head(
-            variables.get_action_space(),
+            sharing.get_action_space(),
             hidden,
             box=self.box,
             state_dependent_std=self.state_dependent_std,
@@ -209,14 +202,14 @@ class PolicyGradientModel(abc.ABC):
         self, loss: tf.Tensor, features: Mapping[str, Any], labels: Mapping[str, Any]
     ) -> Any:
         """One step down the loss."""
-        clip_norm = self.hyperparameter("clip_norm", variables.current().metrics)
+        clip_norm = self.hyperparameter("clip_norm", sharing.current().metrics)
         return optimization.minimize(loss, self.optimizer(), clip_norm=clip_norm)
 
     # --- for those who override ----------------------------------------------------------------
 
     def encode(self, features: Mapping[str, Any], name: str) -> tf.Tensor:
         """The observation as one vector; images go through layers named `name`."""
-        space = variables.get_observation_space()
+        space = sharing.get_observation_space()
         return networks.encode_observation(space, features["state"], name=name)
 
     def hyperparameter(self, name: str, metrics: dict[str, tf.Tensor]) -> Any:
@@ -241,13 +234,13 @@ class PolicyGradientModel(abc.ABC):
     def _normalizer(self) -> normalization.ObservationNormalizer | None:
         if not self.normalize_observation:
             return None
-        return normalization.ObservationNormalizer(variables.get_observation_space())
+        return normalization.ObservationNormalizer(sharing.get_observation_space())
 
     def _reward_scaler(self, mode: Modes) -> normalization.RewardScaler | None:
         if not self.normalize_reward:
             return None
         # Acting and evaluation only read, so they may have other numbers of environments.
-        num_envs = variables.get_num_envs() if mode == Modes.TRAIN else None
+        num_envs = sharing.get_num_envs() if mode == Modes.TRAIN else None
         return normalization.RewardScaler(num_envs, discount=self.reward_discount)
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from pgest import losses, variables
+from pgest import losses
 from pgest.models import policy_gradient
+from pgest.variables import sharing
 
 # As in sb3-contrib: a residual whose squared norm is smaller counts as none.
 _RESIDUAL_TOLERANCE = 1e-10
@@ -72,7 +73,7 @@ class TRPO(policy_gradient.PolicyGradientModel):
         self, loss: tf.Tensor, features: Mapping[str, Any], labels: Mapping[str, Any]
     ) -> Any:
         """The policy's step, then the value's steps."""
-        everything = variables.current().trainable_variables
+        everything = sharing.current().trainable_variables
         policy = _Policy(self, features, labels, everything)
         stepped = self._improve_policy(policy)
         with tf.control_dependencies(stepped):
@@ -85,7 +86,7 @@ class TRPO(policy_gradient.PolicyGradientModel):
         """Steps within the trust region; what it returns is known when the step is made."""
         surrogate, gradient = policy.surrogate_and_gradient()
 
-        metrics = variables.current().metrics
+        metrics = sharing.current().metrics
         target_kl = self.hyperparameter("target_kl", metrics)
         damping = self.hyperparameter("cg_damping", metrics)
         shrinkage = self.hyperparameter("line_search_shrinkage", metrics)
@@ -122,7 +123,7 @@ class TRPO(policy_gradient.PolicyGradientModel):
     def _fit_value(
         self, critic: list[tf.Variable], features: Mapping[str, Any], labels: Mapping[str, Any]
     ) -> tf.Tensor:
-        build = variables.current()
+        build = sharing.current()
         optimizer = self.optimizer()
         with build.applying("critic_optimizer"):
             optimizer.build(critic)
@@ -131,7 +132,7 @@ class TRPO(policy_gradient.PolicyGradientModel):
 
         def fit(minibatch: tf.Tensor, order: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             part_features, part_labels = rows.take(minibatch, order)
-            with tf.GradientTape() as tape, variables.reuse():
+            with tf.GradientTape() as tape, sharing.reuse():
                 hidden, _ = self.network(part_features)
                 value = self.value(hidden, part_features)
                 error = losses.value_loss(value, part_labels["value_target"])
@@ -218,7 +219,7 @@ class _Policy:
         return self.assign(tf.where(accepted, self.flat_weights(), weights))
 
     def _distribution(self) -> Any:
-        with variables.reuse():
+        with sharing.reuse():
             hidden, _ = self._model.network(self._features)
             return self._model.distribution(hidden, self._features)
 
@@ -259,7 +260,7 @@ class _Rows:
         """The order of pass `number`: int32, as long as all minibatches together."""
         if self._size is None:
             return tf.zeros([0], tf.int32)
-        step = tf.cast(variables.get_global_step().read_value(), tf.int32)
+        step = tf.cast(sharing.get_global_step().read_value(), tf.int32)
         stream = tf.constant(seed ^ _SHUFFLE_STREAM, tf.int32) + number
         keys = tf.random.stateless_uniform([self._count], tf.stack([stream, step]))
         order = tf.argsort(keys)

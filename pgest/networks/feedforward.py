@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 import tf_keras
 
-from pgest import spec_checks
+from pgest.specs import checks
 
 Activation = str | Callable[[tf.Tensor], tf.Tensor] | None
 
@@ -123,4 +123,4 @@ def cnn(
     hidden = tf.reshape(hidden, [-1, math.prod(hidden.shape[1:])])
     hidden = dense(hidden, features, "relu", gain=gain, name=f"{name}_dense")
     hidden = tf.reshape(hidden, tf.concat([leading, [features]], axis=0))
-    return spec_checks.with_static_shape(hidden, [*static_leading, features])
+    return checks.with_static_shape(hidden, [*static_leading, features])

@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 from gymnasium import spaces
 
-from pgest import spec_checks
 from pgest.networks import feedforward
+from pgest.specs import checks
 
 
 def is_image(space: gymnasium.Space) -> bool:
@@ -57,7 +57,7 @@ def preprocess_image(space: spaces.Box, image: tf.Tensor) -> tf.Tensor:
     scaled = tf.transpose(scaled, [*leading, rank - 3, rank - 2, rank - 4, rank - 1])
     shape = tf.concat([tf.shape(scaled)[: len(leading)], [height, width, stack * channels]], axis=0)
     static = [*scaled.shape[: len(leading)], height, width, stack * channels]
-    return spec_checks.with_static_shape(tf.reshape(scaled, shape), static)
+    return checks.with_static_shape(tf.reshape(scaled, shape), static)
 
 
 def flatten_observation(space: gymnasium.Space, observation: Any) -> tf.Tensor:
@@ -148,7 +148,7 @@ def _flat_event(tensor: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
     leading = tensor.shape.rank - len(shape)
     size = math.prod(shape)
     flat = tf.reshape(tensor, tf.concat([tf.shape(tensor)[:leading], [size]], axis=0))
-    return spec_checks.with_static_shape(flat, [*tensor.shape[:leading], size])
+    return checks.with_static_shape(flat, [*tensor.shape[:leading], size])
 
 
 def _is_small(space: spaces.Box) -> bool:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pgest import nests, spec_checks, specs
+from pgest import specs
+from pgest.policies.time_steps import PolicyStep, TimeStep
 from pgest.saved_policies import called_graphs
-from pgest.time_steps import PolicyStep, TimeStep
+from pgest.specs import checks, nests
 
 
 class ActionSignature:
@@ -178,7 +179,7 @@ class _LeafReader:
                 return value
         if tf.is_tensor(value):
             value = value.numpy()
-        return spec_checks.cast_to_spec(value, self.spec, what=self._path, outer_dims=outer_dims)
+        return checks.cast_to_spec(value, self.spec, what=self._path, outer_dims=outer_dims)
 
     def tensor_spec(self, rows: int | None) -> tf.TensorSpec:
         """The spec of the leaf with a batch axis."""

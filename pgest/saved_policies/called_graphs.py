@@ -13,7 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from pgest import nests
+from pgest.specs import nests
 
 
 class CalledGraph:

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import tensorflow as tf
 
-from pgest import run_config
+from pgest.contract import run_config
 
 Contents = Mapping[str, Sequence[str]]
 

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pgest import nests, specs, time_steps
-from pgest.py_policies import PyPolicy
+from pgest import specs
+from pgest.policies import time_steps
+from pgest.policies.py_policies import PyPolicy
+from pgest.policies.time_steps import PolicyStep, StepType, TimeStep
 from pgest.saved_policies import action_graphs, directories, specs_proto
-from pgest.time_steps import PolicyStep, StepType, TimeStep
+from pgest.specs import nests
 
 # An export may be replaced while it is read; then it is read again.
 _READ_ATTEMPTS = 5

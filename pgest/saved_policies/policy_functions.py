@@ -9,11 +9,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from pgest import nests, spec_checks, specs
+from pgest import specs
 from pgest.distributions import portable
+from pgest.policies.tf_policies import TFPolicy
+from pgest.policies.time_steps import PolicyStep
 from pgest.saved_policies import loadable_distributions, lookup_tables
-from pgest.tf_policies import TFPolicy
-from pgest.time_steps import PolicyStep
+from pgest.specs import checks, nests
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -107,7 +108,7 @@ class PolicyFunctions:
         wanted = (self._policy.time_step_spec, plain_state(self._policy.policy_state_spec))
         try:
             nests.check_same_structure(wanted, converted, what="input_fn's result")
-            spec_checks.check_spec(converted, wanted, what="input_fn's result")
+            checks.check_spec(converted, wanted, what="input_fn's result")
         except TypeError as error:
             raise ValueError(f"Tensor is incompatible with spec. {error}") from error
         except ValueError as error:

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pgest import nests, specs
+from pgest import specs
+from pgest.policies.tf_policies import TFPolicy
+from pgest.policies.time_steps import PolicyStep
 from pgest.saved_policies import (
     directories,
     exported_module,
@@ -22,8 +24,7 @@ from pgest.saved_policies import (
     snapshots,
     specs_proto,
 )
-from pgest.tf_policies import TFPolicy
-from pgest.time_steps import PolicyStep
+from pgest.specs import nests
 
 DESCRIPTION_FILE = "policy.json"
 

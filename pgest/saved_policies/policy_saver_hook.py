@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pgest import counters, policies
 from pgest.hooks import monitor
+from pgest.policies import ready_made
 from pgest.saved_policies import directories, triggers
+from pgest.variables import counters
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ class PolicySaverHook(monitor.BaseMonitor):
             directory = os.path.join(context.model_dir, DIRECTORY)
         options = dict(self._options)
         # A model that gives actions and no distribution acts greedily as it is.
-        is_greedy = isinstance(context.agent.policy, policies.GreedyPolicy)
+        is_greedy = isinstance(context.agent.policy, ready_made.GreedyPolicy)
         options.setdefault("save_greedy_policy", is_greedy)
         options["metadata_metrics"] = {
             "global_step": _Count(lambda: context.step),

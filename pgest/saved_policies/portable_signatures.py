@@ -16,10 +16,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from pgest import actions, nests, specs
+from pgest import specs
 from pgest.distributions import portable
-from pgest.tf_policies import TFPolicy
-from pgest.time_steps import PolicyStep, StepType, TimeStep
+from pgest.environments import actions
+from pgest.policies.tf_policies import TFPolicy
+from pgest.policies.time_steps import PolicyStep, StepType, TimeStep
+from pgest.specs import nests
 
 SERVING_DEFAULT = "serving_default"
 SAMPLE = "sample"

@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from pgest.tf_policies import TFPolicy
+from pgest.policies.tf_policies import TFPolicy
 
 
 def checked_batch_size(batch_size: Any) -> int | None:

@@ -9,10 +9,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from pgest import nests, specs
+from pgest import specs
+from pgest.policies.tf_policies import TFPolicy
+from pgest.policies.time_steps import PolicyStep
 from pgest.saved_policies import policy_functions
-from pgest.tf_policies import TFPolicy
-from pgest.time_steps import PolicyStep
+from pgest.specs import nests
 
 # The name of a policy state that is a single tensor, in the output of `get_initial_state`.
 _BARE_STATE = "policy_state"

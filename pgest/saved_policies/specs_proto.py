@@ -15,7 +15,9 @@ import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow.core.protobuf import struct_pb2
 
-from pgest import nests, specs, time_steps
+from pgest import specs
+from pgest.policies import time_steps
+from pgest.specs import nests
 
 FILE_NAME = "policy_specs.pbtxt"
 

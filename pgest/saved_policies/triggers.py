@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pgest import policies
+from pgest.policies import ready_made
 from pgest.saved_policies import (
     async_policy_saver,
     closing,
@@ -162,12 +162,12 @@ class PolicySavedModelTrigger(IntervalTrigger, closing.Closing):
             for name, value in self._first.items()
         }
         self._raw_policy = _raw(agent.policy)
-        exported: dict[str, policies.TFPolicy] = {RAW_POLICY: self._raw_policy}
+        exported: dict[str, ready_made.TFPolicy] = {RAW_POLICY: self._raw_policy}
         if save_collect_policy:
             exported[COLLECT_POLICY] = agent.collect_policy
         if save_greedy_policy:
-            is_greedy = isinstance(agent.policy, policies.GreedyPolicy)
-            greedy = agent.policy if is_greedy else policies.GreedyPolicy(agent.policy)
+            is_greedy = isinstance(agent.policy, ready_made.GreedyPolicy)
+            greedy = agent.policy if is_greedy else ready_made.GreedyPolicy(agent.policy)
             exported[GREEDY_POLICY] = greedy
         if portable:
             exported[PORTABLE_POLICY] = self._raw_policy
@@ -301,7 +301,7 @@ class PolicySavedModelTrigger(IntervalTrigger, closing.Closing):
         """Variables of a processed policy, by the positions of those that they stand for."""
         process = getattr(self._agent, "post_process_policy", None)
         processed = process() if callable(process) else None
-        if not isinstance(processed, policies.TFPolicy):
+        if not isinstance(processed, ready_made.TFPolicy):
             return {}
         positions = {id(variable): at for at, variable in enumerate(saver.variables)}
         own, given = self._raw_policy.variables(), _raw(processed).variables()
@@ -328,8 +328,8 @@ class PolicySavedModelTrigger(IntervalTrigger, closing.Closing):
                 directories.remove(self._on_disk.pop(oldest), directories.CHECKPOINT_CONTENTS)
 
 
-def _raw(policy: policies.TFPolicy) -> policies.TFPolicy:
-    return policy.wrapped_policy if isinstance(policy, policies.GreedyPolicy) else policy
+def _raw(policy: ready_made.TFPolicy) -> ready_made.TFPolicy:
+    return policy.wrapped_policy if isinstance(policy, ready_made.GreedyPolicy) else policy
 
 
 def _metric_value(name: str, metric: Any, first: np.ndarray) -> np.ndarray:

@@ -9,12 +9,13 @@ import gymnasium
 import numpy as np
 import tensorflow as tf
 
-from pgest import actions, specs
-from pgest import model_fn as model_fn_lib
+from pgest import specs
+from pgest.contract import model_fn
+from pgest.environments import actions
 from pgest.tracing import model as model_lib
 from pgest.tracing import programs
 
-Modes = model_fn_lib.Modes
+Modes = model_fn.Modes
 # Names that the memory stores, or that labels are made under: a prediction would be overwritten.
 _RESERVED = frozenset(
     "state action reward terminated truncated reset action_mask policy_state cut bootstrap_value "
@@ -206,7 +207,7 @@ class Actor:
         outputs = self.graph(observation, mask, state, reset, tf.cast(timestep, tf.int64))
         return tf.reshape(outputs["predictions"]["value"], [self.num_envs])
 
-    def _call(self, features: dict[str, Any]) -> model_fn_lib.EstimatorSpec:
+    def _call(self, features: dict[str, Any]) -> model_fn.EstimatorSpec:
         try:
             spec, _ = self._model.call(features, None, self.mode)
         except KeyError as error:
@@ -226,7 +227,7 @@ class Actor:
             spec, _ = self._model.call(features, None, self.mode)
         return spec
 
-    def _outputs(self, spec: model_fn_lib.EstimatorSpec, seed: tf.Tensor) -> dict[str, Any]:
+    def _outputs(self, spec: model_fn.EstimatorSpec, seed: tf.Tensor) -> dict[str, Any]:
         predictions = {
             name: tf.nest.map_structure(tf.convert_to_tensor, value)
             for name, value in spec.predictions.items()

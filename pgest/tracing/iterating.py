@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pgest import memory as memory_lib
 from pgest.graph_environments import graph_environment
+from pgest.memory import memory
 from pgest.tracing import acting, preparation, programs, updating
 from pgest.tracing import model as model_lib
 
@@ -126,7 +126,7 @@ class GraphIterations:
             clock = self._model.counters.variables["global_timestep"].read_value()
             _, _, values = self._step(state, clock)
             batch = tf.nest.map_structure(lambda leaf: leaf[None], values)
-            batch[memory_lib.CUT] = tf.ones([1, self._num_envs], tf.bool)
+            batch[memory.CUT] = tf.ones([1, self._num_envs], tf.bool)
             if self._actor.recurrent:
                 batch["policy_state"] = state["policy_state"]
             return batch
@@ -276,8 +276,8 @@ class GraphIterations:
             "truncated": transition.truncated,
             "action_mask": mask,
             "reset": reset,
-            memory_lib.CUT: tf.zeros([self._num_envs], tf.bool),
-            memory_lib.BOOTSTRAP_VALUE: self._truncated_value(
+            memory.CUT: tf.zeros([self._num_envs], tf.bool),
+            memory.BOOTSTRAP_VALUE: self._truncated_value(
                 transition, acted["policy_state"], timestep
             ),
         }
@@ -315,7 +315,7 @@ class GraphIterations:
     ) -> dict[str, Any]:
         last = tf.equal(tf.range(self._horizon), self._horizon - 1)[:, None]
         going_on = last & ~(batch["terminated"] | batch["truncated"])
-        batch[memory_lib.CUT] = going_on
+        batch[memory.CUT] = going_on
         if "value" not in self._names:
             return batch
         mask = self._env.action_mask(state["environment"].simulation)

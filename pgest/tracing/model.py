@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pgest import counters as counters_lib
-from pgest import model_fn as model_fn_lib
-from pgest import run_config, variable_store, variables
+from pgest.contract import model_fn as model_fn_lib
+from pgest.contract import run_config
+from pgest.variables import counters, sharing, store
 
 Modes = model_fn_lib.Modes
-SEED = variable_store.SEED
+SEED = store.SEED
 
 
 class Model:
@@ -38,8 +38,8 @@ class Model:
         # Saved, so that a run without a seed of the user's goes on with the one that was drawn.
         with tf.init_scope():
             self._saved_seed = tf.Variable(seed, trainable=False, dtype=tf.int64, name=SEED)
-        self.counters = counters_lib.Counters()
-        self.store = variable_store.VariableStore(self.counters, seed)
+        self.counters = counters.Counters()
+        self.store = store.VariableStore(self.counters, seed)
         # The state of in-graph environments, saved with the model but no part of it.
         self.environment: dict[str, tf.Variable] = {}
         self.traces: dict[Modes, int] = dict.fromkeys(Modes, 0)
@@ -60,13 +60,13 @@ class Model:
 
     def call(
         self, features: Any, labels: Any, mode: Modes, *, rooted: bool = True
-    ) -> tuple[model_fn_lib.EstimatorSpec, variables.Build]:
+    ) -> tuple[model_fn_lib.EstimatorSpec, sharing.Build]:
         """Calls the model_fn in the graph being traced; returns its spec and what it used.
 
         `rooted` is as `variables.building` has it.
         """
         self.traces[mode] += 1
-        with variables.building(self.store, mode.name, rooted) as build:
+        with sharing.building(self.store, mode.name, rooted) as build:
             spec = self.model_fn(features, labels, mode, **self._context)
         self.used[mode] = tuple(build.requested)
         if mode is Modes.PREDICT:

@@ -9,15 +9,18 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from pgest import actions, distributions, nests, policy_contracts, seeds, specs, time_steps
-from pgest import model_fn as model_fn_lib
-from pgest.policies import GreedyPolicy
-from pgest.tf_policies import TFPolicy
-from pgest.time_steps import PolicyStep, TimeStep
+from pgest import distributions, specs
+from pgest.contract import model_fn
+from pgest.environments import actions
+from pgest.policies import contracts, time_steps
+from pgest.policies.ready_made import GreedyPolicy
+from pgest.policies.tf_policies import TFPolicy
+from pgest.policies.time_steps import PolicyStep, TimeStep
+from pgest.specs import nests, seeds
 from pgest.tracing import acting
 from pgest.tracing import model as model_lib
 
-Modes = model_fn_lib.Modes
+Modes = model_fn.Modes
 tfd, tfb = tfp.distributions, tfp.bijectors
 
 
@@ -88,7 +91,7 @@ class ModelPolicy(TFPolicy):
             action = spec.distribution.sample(seed=seed)
         if self.emit_log_probability:
             log_prob = spec.distribution.log_prob(action)
-            info = policy_contracts.with_log_probability(
+            info = contracts.with_log_probability(
                 (), tf.nest.map_structure(lambda _: log_prob, self.action_spec)
             )
         return PolicyStep(self._environment_action(action), _state(spec), info)
@@ -130,7 +133,7 @@ class ModelPolicy(TFPolicy):
         """The `export_outputs` of model_fn's spec, by name."""
         return dict(self._call(time_step, policy_state).export_outputs)
 
-    def _call(self, time_step: TimeStep, policy_state: nests.Nest) -> model_fn_lib.EstimatorSpec:
+    def _call(self, time_step: TimeStep, policy_state: nests.Nest) -> model_fn.EstimatorSpec:
         features = {"state": time_step.observation}
         if self._masked:
             features["state"], features["action_mask"] = _split_mask(time_step.observation)
@@ -180,7 +183,7 @@ def _split_mask(observation: Any) -> tuple[Any, Any]:
     return observation["observation"], observation["action_mask"]
 
 
-def _state(spec: model_fn_lib.EstimatorSpec) -> Any:
+def _state(spec: model_fn.EstimatorSpec) -> Any:
     return () if spec.policy_state is None else spec.policy_state
 
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from pgest import counters as counters_lib
-from pgest import memory as memory_lib
-from pgest import returns, schedules, update_config
+from pgest import returns, schedules
+from pgest.contract import update_config
+from pgest.memory import memory
+from pgest.variables import counters as counters_lib
 
 # A prediction of this name multiplies the rewards of which returns and advantages are made; they
 # are clipped then, as those of Stable-Baselines3's VecNormalize.
@@ -16,7 +17,7 @@ REWARD_SCALE = "reward_scale"
 _SCALED_REWARD_LIMIT = 10.0
 # What the loop writes besides the model's own predictions.
 _STORED = ("state", "action", "reward", "terminated", "truncated", "action_mask", "reset")
-_MADE = (memory_lib.CUT, memory_lib.BOOTSTRAP_VALUE, memory_lib.ENV_INDEX, "policy_state")
+_MADE = (memory.CUT, memory.BOOTSTRAP_VALUE, memory.ENV_INDEX, "policy_state")
 
 
 class Preparation:
@@ -42,7 +43,7 @@ class Preparation:
         """Returns features, labels and metrics of a batch with leaves `[T, B, ...]`."""
         terminated, truncated = batch["terminated"], batch["truncated"]
         done = tf.logical_or(terminated, truncated)
-        ended = tf.logical_or(done, batch[memory_lib.CUT])
+        ended = tf.logical_or(done, batch[memory.CUT])
         labels = {name: value for name, value in batch.items() if name not in (*_STORED, *_MADE)}
         labels |= {name: batch[name] for name in ("action", "reward", "terminated", "truncated")}
         labels["done"] = done
@@ -68,15 +69,15 @@ class Preparation:
 
 def bootstrapped_at_horizon(batch: dict[str, Any], values: tf.Tensor) -> dict[str, Any]:
     """The batch with the values `[B]` of what follows it, in the columns that its end cuts."""
-    bootstrap, cut = batch[memory_lib.BOOTSTRAP_VALUE], batch[memory_lib.CUT]
+    bootstrap, cut = batch[memory.BOOTSTRAP_VALUE], batch[memory.CUT]
     last = tf.where(cut[-1], values, bootstrap[-1])[None]
-    return {**batch, memory_lib.BOOTSTRAP_VALUE: tf.concat([bootstrap[:-1], last], axis=0)}
+    return {**batch, memory.BOOTSTRAP_VALUE: tf.concat([bootstrap[:-1], last], axis=0)}
 
 
 def _targets(
     batch: dict[str, Any], ended: tf.Tensor, discount: Any, lambda_: Any
 ) -> dict[str, tf.Tensor]:
-    bootstrap = batch[memory_lib.BOOTSTRAP_VALUE]
+    bootstrap = batch[memory.BOOTSTRAP_VALUE]
     rewards = batch["reward"]
     if REWARD_SCALE in batch:
         # The reward itself stays what the environment gave; values are of scaled rewards.

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pgest import model_fn as model_fn_lib
+from pgest.contract import model_fn
 from pgest.tracing import dependencies, programs
 from pgest.tracing import model as model_lib
 
-Modes = model_fn_lib.Modes
+Modes = model_fn.Modes
 _TOLERANCE = 1e-4
 _SUMMARY_OPS = ("WriteSummary", "WriteScalarSummary", "WriteHistogramSummary", "WriteImageSummary")
 
@@ -39,7 +39,7 @@ class Pruned:
       wrapped: the wrapped function of the whole trace.
     """
 
-    spec: model_fn_lib.EstimatorSpec
+    spec: model_fn.EstimatorSpec
     inputs: tuple[Any, Any]
     wrapped: Any
 
@@ -137,7 +137,7 @@ def check_log_probabilities(
 
 
 def _check_weights(model: model_lib.Model, needs: dependencies.Dependencies) -> None:
-    acting = [mode for mode in model_fn_lib.ACTING if mode in model.used]
+    acting = [mode for mode in model_fn.ACTING if mode in model.used]
     if not acting:
         return
     acted = {name for mode in acting for name in model.used[mode]}

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pgest import losses, returns, schedules, update_config
-from pgest import model_fn as model_fn_lib
+from pgest import losses, returns, schedules
+from pgest.contract import model_fn, update_config
 from pgest.tracing import acting, programs
 from pgest.tracing import model as model_lib
 from pgest.tracing import preparation as preparation_lib
 
-Modes = model_fn_lib.Modes
+Modes = model_fn.Modes
 
 
 @dataclasses.dataclass

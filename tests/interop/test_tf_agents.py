@@ -5,11 +5,9 @@ import types
 
 import numpy as np
 import pytest
-import saved_policy_models as models
 import tensorflow as tf
-import tf_agents_environment
 
-from pgest import policies, time_steps
+from pgest.policies import ready_made, time_steps
 from pgest.saved_policies import (
     async_policy_saver,
     eager_policy,
@@ -17,6 +15,8 @@ from pgest.saved_policies import (
     policy_saver,
     triggers,
 )
+from tests.interop import tf_agents_environment
+from tests.saved_policies import saved_policy_models as models
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
@@ -124,7 +124,7 @@ def test_tf_agents_opens_acts_and_updates(tmp_path, name, portable):
 
 def test_tf_agents_opens_what_the_trigger_wrote(tmp_path):
     policy = models.DiscretePolicy()
-    agent = types.SimpleNamespace(policy=policies.GreedyPolicy(policy), collect_policy=policy)
+    agent = types.SimpleNamespace(policy=ready_made.GreedyPolicy(policy), collect_policy=policy)
     step = tf.Variable(0, dtype=tf.int64)
     observations = models.observation_of(policy, STEPS)
     wanted = {}

@@ -1,0 +1,399 @@
+"""Evaluation and prediction with the greedy policy: the training loop without the training."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+from typing_extensions import override
+
+from pgest import returns, specs
+from pgest.agents import loops, training
+from pgest.contract import episodes, model_fn, update_config
+from pgest.environments import making
+from pgest.environments import view as environment_view
+from pgest.environments.action_masks import allowed_choices, batch_masks
+from pgest.graph_environments import graph_environment, gymnasium_view
+from pgest.hooks import defaults, monitor, summaries
+from pgest.memory import memory as memory_lib
+from pgest.tracing import acting, preparation, probing
+from pgest.tracing import model as model_lib
+from pgest.variables import counters as counters_lib
+
+Modes = model_fn.Modes
+# Evaluation plays other episodes than training, and the same ones each time.
+_SEED_OFFSET = 1_000_003
+
+
+class Evaluator:
+    """Plays greedy episodes; holds the compiled programs for it.
+
+    Args:
+      model: the model.
+    """
+
+    def __init__(self, model: model_lib.Model):
+        self._model = model
+        self._actors: dict[Any, acting.Actor] = {}
+        self._metrics: _EvaluationMetrics | None = None
+        self._supports_eval = True
+        self._mask_spec: Any = None
+
+    def evaluate(
+        self, env: Any, num_episodes: int, config: update_config.UpdateConfig
+    ) -> dict[str, float]:
+        """Plays `num_episodes` and returns statistics by name; see `PGAgent.evaluate`."""
+        seed = (self._model.seed + _SEED_OFFSET) % 2**31
+        view = making.view(_on_host(env, num_episodes), seed=seed)
+        try:
+            view.reset(0)
+            view.observe()
+            actor = self._actor_of(view)
+            memory = _Shares(num_episodes, view.num_envs)
+            metrics = self._metrics_for(
+                training.batch_signature(actor, memory, view), actor, config
+            )
+            loop = loops.HostLoop(actor, view, memory, self._counters())
+            hooks = () if metrics is None else metrics.hooks
+            with self._told(hooks, env) as context:
+                results = _statistics(_play(loop, memory, context, hooks))
+                if metrics is not None and memory.can_sample():
+                    results |= metrics(self._batch(actor, memory))
+                context.metrics = results
+        finally:
+            if view is not env:  # one that the user made with pgest.make stays open
+                view.close()
+        return results
+
+    def build(self, env: Any, config: update_config.UpdateConfig) -> None:
+        """Traces what an evaluation on `env` needs, and plays nothing."""
+        env = _on_host(env, 1)
+        view = making.view(env, seed=0)
+        try:
+            view.reset(0)
+            view.observe()
+            actor = self._actor_of(view)
+            memory = _Shares(1, view.num_envs)
+            self._metrics_for(training.batch_signature(actor, memory, view), actor, config)
+        finally:
+            if view is not env:
+                view.close()
+
+    def act(self, observations: Any, env: Any = None, action_mask: Any = None) -> acting.Acted:
+        """The greedy actions and predictions for observations `[N, ...]`, from episodes' start."""
+        if env is not None:
+            view = making.view(env, seed=0)
+            self._spaces = (view.observation_space, view.action_space)
+            if view is not env:
+                view.close()
+        if not hasattr(self, "_spaces"):
+            raise ValueError(
+                "predict does not know the spaces yet: pass env=... (an id or an environment), or "
+                "train or evaluate first."
+            )
+        observation_spec = specs.observation_spec(self._spaces[0])
+        observations = _checked_observations(observation_spec, observations)
+        size = len(tf.nest.flatten(observations)[0])
+        mask = _checked_masks(self._spaces[1], self._mask_spec, action_mask, size)
+        actor = self._actor(size, training.mask_spec(mask))
+        reset = np.ones([size], np.bool_)
+        with self._told(self._model.prediction_hooks, env):
+            return actor(observations, 0, mask, actor.initial_state(), reset)
+
+    def remember(self, view: environment_view.EnvironmentView, actor: acting.Actor) -> None:
+        """Keeps the spaces and whether there are masks, for `act`."""
+        self._spaces = (view.observation_space, view.action_space)
+        self._mask_spec = training.mask_spec(actor.mask_spec)
+
+    def _actor_of(self, view: environment_view.EnvironmentView) -> acting.Actor:
+        self._spaces = (view.observation_space, view.action_space)
+        actor = self._actor(view.num_envs, training.mask_spec(view.action_mask))
+        self.remember(view, actor)
+        return actor
+
+    def _actor(self, num_envs: int, mask_spec: Any) -> acting.Actor:
+        key = (num_envs, str(self._spaces), str(mask_spec))
+        if key not in self._actors:
+            self._actors[key] = acting.Actor(
+                self._model, *self._spaces, num_envs=num_envs, mask_spec=mask_spec, explore=False
+            )
+        return self._actors[key]
+
+    def _counters(self) -> counters_lib.Counters:
+        """Counters of the evaluation's own, so that it advances nobody else's."""
+        own = counters_lib.Counters()
+        own.timestep = self._model.counters.timestep
+        return own
+
+    @contextlib.contextmanager
+    def _told(self, hooks: Sequence[monitor.BaseMonitor], env: Any) -> Iterator[monitor.RunContext]:
+        """Begins and ends the hooks that model_fn gave for an evaluation or a prediction."""
+        defaults.check_hooks(hooks)
+        config, counters = self._model.config, self._model.counters
+        model_dir = None if config.model_dir is None else os.fspath(config.model_dir)
+        context = monitor.RunContext(model_dir=model_dir, config=config, environment=env)
+        context.step, context.timestep = counters.step, counters.timestep
+        context.episode = counters.episode
+        begun: list[monitor.BaseMonitor] = []
+        try:
+            for hook in hooks:
+                begun.append(hook)
+                hook.begin(context)
+            yield context
+        except BaseException as error:
+            context.error = error
+            raise
+        finally:
+            for hook in begun:
+                hook.end(context)
+
+    def _batch(self, actor: acting.Actor, memory: memory_lib.BatchMemory) -> dict[str, Any]:
+        """The evaluation's episodes, end to end in one column."""
+        batch = tf.nest.map_structure(lambda leaf: leaf[:, None], memory.sample())
+        if actor.recurrent:
+            batch["policy_state"] = tf.nest.map_structure(
+                lambda leaf: tf.zeros([1, *leaf.shape[1:]], leaf.dtype), actor.state_spec
+            )
+        return batch
+
+    def _metrics_for(
+        self, signature: dict[str, Any], actor: acting.Actor, config: update_config.UpdateConfig
+    ) -> _EvaluationMetrics | None:
+        """The EVAL trace; None where model_fn says that it has none (NotImplementedError)."""
+        if self._metrics is None and self._supports_eval:
+            try:
+                self._metrics = _EvaluationMetrics(self._model, signature, actor.recurrent, config)
+            except NotImplementedError:
+                self._supports_eval = False
+        return self._metrics
+
+
+class _EvaluationMetrics:
+    """Loss and `eval_metric_ops` of an EVAL trace, and its hooks."""
+
+    def __init__(
+        self,
+        model: model_lib.Model,
+        signature: dict[str, Any],
+        recurrent: bool,
+        config: update_config.UpdateConfig,
+    ):
+        self._model = model
+        self._normalize_advantage = config.normalize_advantage
+        self._prepare = preparation.Preparation(config, recurrent, model.counters)
+        prepared = tf.function(self._prepare, autograph=False).get_concrete_function(signature)
+        features, labels, _ = prepared.structured_outputs
+        features, labels = (tf.nest.map_structure(_spec_of, part) for part in (features, labels))
+        self._pruned = probing.trace(model, features, labels, Modes.EVAL)
+        spec = self._pruned.spec
+        self.hooks = tuple(spec.evaluation_hooks)
+        metrics = _checked_names(spec.eval_metric_ops)
+        self._names = list(metrics)
+        with self._pruned.wrapped.graph.as_default():
+            updates = [op for value in metrics.values() for op in _updates(value)]
+            with tf.control_dependencies(updates):
+                self._loss = tf.identity(spec.loss)
+            self._results = [_result(name, value) for name, value in metrics.items()]
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, float]:
+        for variable, initial in self._model.store.local.values():
+            variable.assign(initial)
+        tensors = tf.nest.map_structure(tf.convert_to_tensor, batch)
+        features, labels, _ = self._prepare(tensors)
+        if self._normalize_advantage:
+            labels["advantage"] = returns.normalize(labels["advantage"])
+        results = {"loss": float(self._pruned.fetch(self._loss, features, labels))}
+        # Values are read when all updates are done, whichever the graph would take first.
+        values = self._pruned.fetch(self._results, features, labels) if self._results else []
+        return results | {n: float(v) for n, v in zip(self._names, values, strict=True)}
+
+
+def _on_host(env: Any, num_envs: int) -> Any:
+    """An in-graph environment as a gymnasium vector environment; anything else as it is."""
+    if isinstance(env, graph_environment.GraphEnvironment):
+        return gymnasium_view.as_gymnasium(env.with_num_envs(num_envs))
+    return env
+
+
+def _checked_observations(observation_spec: Any, observations: Any) -> Any:
+    """Observations `[N, ...]` as arrays of the dtypes of one observation's spec.
+
+    Raises:
+      ValueError: they are not a batch of what the space holds.
+    """
+    expected = tf.nest.map_structure(lambda leaf: (None, *leaf.shape), observation_spec)
+    try:
+        found = tf.nest.map_structure(
+            lambda spec, leaf: np.asarray(leaf, spec.dtype.as_numpy_dtype),
+            observation_spec,
+            observations,
+        )
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"predict takes a nest of shapes {expected}: {error}") from error
+    shapes = tf.nest.map_structure(np.shape, found)
+    for spec, leaf in zip(tf.nest.flatten(observation_spec), tf.nest.flatten(found), strict=True):
+        if leaf.shape[1:] != tuple(spec.shape) or leaf.ndim == 0:
+            raise ValueError(
+                f"predict got observations of shape {shapes}; expected {expected}: the batch comes "
+                "first. A single observation is observation[None]."
+            )
+    return found
+
+
+def _checked_masks(action_space: Any, expected: Any, masks: Any, size: int) -> Any:
+    """Masks `[N, n]` as bools, or None.
+
+    Raises:
+      ValueError: they are missing, of other shapes than the environment's, or allow nothing.
+    """
+    if masks is None:
+        if expected is None:
+            return None
+        raise ValueError(
+            f"predict needs action_mask=..., bools of the shapes {_batch_shapes(expected)}, as the "
+            "environment gives masks; all True allows every action."
+        )
+    masks = batch_masks(masks)
+    found = training.mask_spec(masks)
+    sizes = {np.shape(leaf)[:1] for leaf in tf.nest.flatten(masks)}
+    if sizes != {(size,)} or (expected is not None and found != expected):
+        raise ValueError(
+            f"predict got {size} observations and an action_mask of the shapes "
+            f"{tf.nest.map_structure(np.shape, masks)}; expected "
+            f"{_batch_shapes(found if expected is None else expected)}, where N is {size}."
+        )
+    for choices in allowed_choices(action_space, masks):
+        allowed = choices.reshape(size, -1).all(axis=1)
+        if not allowed.all():
+            raise ValueError(f"predict: action_mask[{int(allowed.argmin())}] allows no action.")
+    return masks
+
+
+def _batch_shapes(spec: Any) -> Any:
+    return tf.nest.map_structure(lambda leaf: ("N", *leaf.shape), spec)
+
+
+def _spec_of(leaf: tf.Tensor) -> tf.TensorSpec:
+    return tf.TensorSpec(leaf.shape, leaf.dtype)
+
+
+def _updates(value: Any) -> list[Any]:
+    """The ops that bring a metric up to date: those that assign its variables."""
+    if not isinstance(value, tf_keras.metrics.Metric):
+        return [value[1]]
+    graph = tf.compat.v1.get_default_graph()
+    handles = {id(variable.handle) for variable in value.variables}
+    inside = {id(internal) for external, internal in graph.captures if id(external) in handles}
+    return [
+        op
+        for op in graph.get_operations()
+        if op.type.startswith("Assign") and id(op.inputs[0]) in inside
+    ]
+
+
+def _result(name: str, value: Any) -> tf.Tensor:
+    is_metric = isinstance(value, tf_keras.metrics.Metric)
+    result = tf.convert_to_tensor(value.result() if is_metric else value[0])
+    if result.shape.num_elements() not in (None, 1):
+        raise ValueError(f"eval_metric_ops[{name!r}]: got shape {result.shape}, expected a number.")
+    return tf.reshape(result, [])
+
+
+def _checked_names(metrics: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The metrics, none of which has the name of a statistic of the evaluation itself."""
+    own = [f"{name}_{word}" for name in ("return", "length") for word in _SUMMARIES]
+    taken = sorted({*own, "loss", "episodes", *counters_lib.NAMES} & set(metrics))
+    if taken:
+        raise ValueError(
+            f"eval_metric_ops has {', '.join(taken)}, which evaluate() reports itself: give "
+            "metrics other names."
+        )
+    return metrics
+
+
+class _Shares(memory_lib.BatchMemory):
+    """Keeps the same share of episodes of every environment: else short ones would be favoured.
+
+    Args:
+      num_episodes: of all environments together.
+      num_envs: B.
+
+    Attributes:
+      left: episodes that an environment has still to play, int64 `[B]`.
+    """
+
+    def __init__(self, num_episodes: int, num_envs: int):
+        super().__init__(episodes=num_episodes)
+        self.left = (num_episodes + num_envs - 1 - np.arange(num_envs)) // num_envs
+
+    @override
+    def step_vector(self, values: Mapping[str, Any], acted: np.ndarray | None = None) -> None:
+        wanted = self.left > 0
+        if not wanted.all():
+            acted = wanted if acted is None else acted & wanted
+        super().step_vector(values, acted)
+
+    @override
+    def bootstrap(self, columns: np.ndarray, values: np.ndarray) -> None:
+        wanted = self.left[columns] > 0
+        super().bootstrap(columns[wanted], values[wanted])
+
+
+def _play(
+    loop: loops.HostLoop,
+    memory: _Shares,
+    context: monitor.RunContext,
+    hooks: Sequence[monitor.BaseMonitor],
+) -> list[episodes.EpisodeStatistics]:
+    """Plays the episodes that the memory wants."""
+    finished: list[episodes.EpisodeStatistics] = []
+
+    def ended(statistics: episodes.EpisodeStatistics) -> None:
+        if memory.left[statistics.env_index] > 0:
+            memory.left[statistics.env_index] -= 1
+            finished.append(statistics)
+            context.episodes = (statistics,)
+            for hook in hooks:
+                hook.after_episode(context)
+            context.episodes = ()
+
+    loop.collect(lambda: not memory.left.any(), ended)
+    return finished
+
+
+_SUMMARIES: dict[str, Any] = {"mean": np.mean, "std": np.std, "min": np.min, "max": np.max}
+
+
+def _statistics(finished: list[episodes.EpisodeStatistics]) -> dict[str, float]:
+    results: dict[str, float] = {}
+    columns: dict[str, list[float]] = {
+        "return": [episode.total for episode in finished],
+        "length": [float(episode.length) for episode in finished],
+    }
+    for name, values in columns.items():
+        for word, function in _SUMMARIES.items():
+            results[f"{name}_{word}"] = float(function(values))
+    keys = sorted({key for episode in finished for key in episode.info})
+    for key in keys:
+        values = [episode.info[key] for episode in finished if key in episode.info]
+        results[f"info/{key}_mean"] = float(np.mean(values))
+    results["episodes"] = float(len(finished))
+    return results
+
+
+def write_summaries(model_dir: str | None, name: str | None, results: Mapping[str, float]) -> None:
+    """Writes an evaluation to TensorBoard, at its `global_timestep`, beside the training run."""
+    if model_dir is None:
+        return
+    folder = "eval" if name is None else f"eval_{name}"
+    writer = tf.summary.create_file_writer(os.path.join(model_dir, folder))
+    step = int(results[counters_lib.GLOBAL_TIMESTEP])
+    with writer.as_default(step=step), tf.summary.record_if(True):
+        for tag, value in summaries.evaluation_scalars(results).items():
+            tf.summary.scalar(tag, value)
+    writer.close()

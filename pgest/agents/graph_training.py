@@ -1,0 +1,151 @@
+"""What `PGAgent.train` drives where the environment is in the graph."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from pgest.agents import runs, training
+from pgest.contract import episodes
+from pgest.graph_environments import graph_environment
+from pgest.hooks import defaults, monitor
+from pgest.memory import memory
+from pgest.tracing import acting, iterating, preparation, probing, updating
+
+
+class GraphTrainer:
+    """The counterpart of `training.Trainer`: collecting and updating are one program.
+
+    Args:
+      agent: the `PGAgent` whose model is trained.
+      env: the environments.
+    """
+
+    def __init__(self, agent: Any, env: Any, given: Any):
+        del given  # what the user gave is the environment itself
+        if not isinstance(agent.memory, memory.RolloutMemory):
+            raise ValueError(
+                f"An in-graph environment fills a RolloutMemory; the agent has {agent.memory!r}. "
+                "Programs need fixed shapes: use pgest.RolloutMemory(horizon=...)."
+            )
+        self._agent = agent
+        self.view = env
+        self.actor = acting.Actor(
+            agent.model,
+            env.observation_space,
+            env.action_space,
+            env.num_envs,
+            self._mask_spec(env),
+        )
+        signature = training.fixed_signature(self.actor, agent.memory.horizon, env.num_envs)
+        self._update = updating.UpdateGraph(
+            agent.model, agent.update_config, signature, self.actor.recurrent
+        )
+        self._program = iterating.GraphIterations(
+            agent.model, env, self.actor, self._update, signature, agent.config.iterations_per_loop
+        )
+        self._checked = False
+
+    def uses(self, env: Any) -> bool:
+        """Whether it trains on this very object."""
+        return env is self.view
+
+    def all_hooks(self, given: Sequence[monitor.BaseMonitor]) -> list[monitor.BaseMonitor]:
+        """The user's hooks, the spec's and the defaults, in the order to call them."""
+        return defaults.default_hooks(self._agent.config, [*given, *self._update.hooks])
+
+    def collect(self, run: runs.Run) -> None:
+        """Nothing: the program of `update` collects."""
+
+    def ready(self, run: runs.Run) -> bool:
+        """Always: `update` keeps the limits itself."""
+        return not run.should_stop
+
+    def update(self, run: runs.Run) -> None:
+        """Runs `RunConfig.iterations_per_loop` iterations, or as many as the limits allow."""
+        if not self._checked:
+            self._check_first_timestep()
+        run.before_update()
+        run.take_summary_request()  # tf.summary calls of a model_fn cannot run in here
+        limits = run.limits
+        self._agent.counters.publish()
+        done = self._program(limits.max_steps, limits.max_timesteps, limits.max_episodes)
+        for statistics in _episodes(done, run.metrics.get("loss")):
+            run.episode_ended(statistics)
+        if done.metrics:
+            run.after_update(done.metrics)
+        elif not run.metrics:
+            horizon, num_envs = self._agent.memory.horizon, self.view.num_envs
+            warnings.warn(
+                f"This run ends at timestep {self._agent.global_timestep} without an update, and "
+                "what it collected is dropped: a limit cut its first in-graph iteration, which is "
+                f"{horizon} timesteps of {num_envs} environments. Train for "
+                f"{horizon * num_envs} timesteps or more at a time.",
+                stacklevel=3,
+            )
+
+    def forget_episode(self) -> None:
+        """Nothing: an evaluation opens environments of its own."""
+
+    def leave(self) -> None:
+        """Drops the environments' state."""
+        self._agent.model.environment.clear()
+
+    def describe(self) -> str:
+        """A report on modes, variables, traces and compilation."""
+        return training.describe(
+            self._agent.model, {"the in-graph iteration": self._program.jit_compiled}
+        )
+
+    def _check_first_timestep(self) -> None:
+        """Raises where TRAIN has another policy than the one that acts."""
+        self._checked = True
+        prepare = preparation.Preparation(
+            self._agent.update_config, self.actor.recurrent, self._agent.counters
+        )
+        features, labels, _ = prepare(self._program.first_timestep())
+        writer = self._agent.summary_writer or tf.summary.create_noop_writer()
+        with writer.as_default(step=0), tf.summary.record_if(True):
+            types = probing.check_log_probabilities(self._agent.model, features, labels)
+        if probing.has_summaries(types):
+            warnings.warn(
+                "tf.summary calls of model_fn write nothing while it trains in the graph: give "
+                "scalars to EstimatorSpec(metrics=...).",
+                stacklevel=3,
+            )
+
+    def _mask_spec(self, env: graph_environment.GraphEnvironment) -> Any:
+        state = env.initial(tf.constant([0, 0]))
+        return training.mask_spec(env.action_mask(state.simulation))
+
+
+def _episodes(done: iterating.Iterated, loss: float | None) -> list[episodes.EpisodeStatistics]:
+    """Statistics of the episodes that ended, in the order in which they did."""
+    ended = done.terminated | done.truncated
+    places = np.nonzero(ended)
+    rows = zip(
+        done.totals[places].tolist(),
+        done.lengths[places].tolist(),
+        done.terminated[places].tolist(),
+        done.truncated[places].tolist(),
+        places[2].tolist(),
+        strict=True,
+    )
+    return [
+        episodes.EpisodeStatistics(
+            total=total,
+            length=length,
+            max=float("nan"),
+            min=float("nan"),
+            avg=total / max(length, 1),
+            loss=loss,
+            terminated=terminated,
+            truncated=truncated,
+            env_index=index,
+        )
+        for total, length, terminated, truncated, index in rows
+    ]

@@ -1,0 +1,229 @@
+"""One call of `train`: its limits, its hooks, interrupts, and how it ends."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Sequence
+from types import FrameType, TracebackType
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from pgest.contract import episodes as episodes_lib
+from pgest.hooks import monitor
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class Run(monitor.RunContext):
+    """What hooks see of a run, and what starts and ends it; a context manager.
+
+    Args:
+      agent: the `PGAgent` that trains.
+      environment: what the user gave.
+      limits: absolute.
+    """
+
+    def __init__(self, agent: Any, environment: Any, limits: monitor.Limits):
+        super().__init__(
+            model_dir=agent.model_dir,
+            config=agent.config,
+            limits=limits,
+            agent=agent,
+            environment=environment,
+            hyperparameters=agent.hyperparameters,
+        )
+        self._agent = agent
+        self._hooks: list[monitor.BaseMonitor] = []
+        self._begun: list[monitor.BaseMonitor] = []
+        self._finished: list[episodes_lib.EpisodeStatistics] = []
+        self._interrupt: int | None = None
+        self._insisted = False
+        self._handlers: dict[int, Any] = {}
+        self.look()
+
+    def look(self) -> None:
+        """Takes over the agent's counters."""
+        counters = self._agent.counters
+        self.step, self.timestep, self.episode = counters.step, counters.timestep, counters.episode
+
+    def __enter__(self) -> Run:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._handlers[number] = signal.signal(number, self._interrupted)
+        return self
+
+    def begin(self, hooks: Sequence[monitor.BaseMonitor]) -> None:
+        """Begins every hook, in order."""
+        self._hooks = list(hooks)
+        for hook in self._hooks:
+            self._begun.append(hook)
+            hook.begin(self)
+
+    def is_over(self) -> bool:
+        """Whether the run ends: a hook or a signal asked, or a limit is reached."""
+        if self.should_stop:
+            return True
+        self.look()
+        return self.limits.reached(self)
+
+    def must_pause(self) -> bool:
+        """Asked before each timestep: whether acting has to stop here."""
+        if self._stop_reason is not None:
+            return True
+        counters, limits = self._agent.counters, self.limits
+        return (limits.max_timesteps is not None and counters.timestep >= limits.max_timesteps) or (
+            limits.max_episodes is not None and counters.episode >= limits.max_episodes
+        )
+
+    @property
+    def steps_left(self) -> int | None:
+        """How many steps the limit still allows; None without one."""
+        if self.limits.max_steps is None:
+            return None
+        return self.limits.max_steps - self._agent.counters.step
+
+    def may_end_within(self, steps: int) -> bool:
+        """Whether the run is over once so many more steps are done, whatever is collected."""
+        left = self.steps_left
+        return self.must_pause() or (left is not None and left <= steps)
+
+    @property
+    def progress(self) -> float:
+        """How near the run is to the nearest of its limits, 0 to 1; 0 without limits."""
+        limits, counters = self.limits, self._agent.counters
+        pairs = (
+            (counters.step, limits.max_steps),
+            (counters.timestep, limits.max_timesteps),
+            (counters.episode, limits.max_episodes),
+        )
+        parts = [count / limit for count, limit in pairs if limit is not None]
+        return min(max(parts, default=0.0), 1.0)
+
+    def episode_ended(self, statistics: episodes_lib.EpisodeStatistics) -> None:
+        """Tells the hooks of one finished episode."""
+        self._finished.append(statistics)
+        self.look()
+        self.episodes = (statistics,)
+        for hook in self._hooks:
+            hook.after_episode(self)
+        self.episodes = ()
+
+    def before_update(self) -> None:
+        """Tells the hooks that an update comes."""
+        self.look()
+        for hook in self._hooks:
+            hook.before_run(self)
+
+    def after_update(self, metrics: dict[str, float]) -> None:
+        """Tells the hooks what the update gave."""
+        self.look()
+        self.metrics = metrics
+        self.episodes, self._finished = tuple(self._finished), []
+        for hook in self._hooks:
+            hook.after_run(self)
+        self.episodes = ()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        passed_on = isinstance(error, KeyboardInterrupt) and self._interrupt is not None
+        if passed_on and not self._insisted:
+            # Ctrl-C in a terminal reaches the processes of an environment too, and comes back as
+            # its error: the run was asked to end once, and does so in order.
+            error = None
+        self.error = error
+        self.look()
+        failures: list[BaseException] = []
+        try:
+            for action in (*(hook.end for hook in self._begun), _save):
+                try:
+                    action(self)
+                # Every hook is ended, whatever another one or an impatient Ctrl-C does.
+                except BaseException as exception:
+                    failures.append(exception)
+            self.close()
+        finally:
+            for number, handler in self._handlers.items():
+                signal.signal(number, handler)
+        if error is None and failures:
+            raise failures[0]
+        for failure in failures:
+            _LOGGER.error("A hook failed while the run was ending: %s", failure)
+        if self._interrupt == signal.SIGTERM and error is None:
+            raise SystemExit(128 + signal.SIGTERM)
+        return error is None
+
+    def _interrupted(self, number: int, frame: FrameType | None) -> None:
+        """Lets the step end first; a second Ctrl-C does not wait."""
+        if self._interrupt is not None and number == signal.SIGINT:
+            self._insisted = True
+            raise KeyboardInterrupt
+        self._interrupt = number
+        self.request_stop(f"{signal.Signals(number).name} was received")
+
+    # --- what RunContext leaves to the run -----------------------------------------------------
+
+    def write_checkpoint(self) -> str | None:
+        """Writes a checkpoint of the agent."""
+        return self._agent.save_checkpoint()
+
+    def run_evaluation(self, env: Any, *, episodes: int, name: str | None) -> dict[str, float]:
+        """Evaluates the agent with its present weights."""
+        return self._agent.evaluate(env, episodes=episodes, name=name)
+
+    def non_finite_variables(self) -> list[str]:
+        """Names of variables that hold a NaN or an infinity."""
+        return self._agent.model.non_finite_variables()
+
+    @property
+    def summary_writer(self) -> tf.summary.SummaryWriter | None:
+        """The agent's writer: it outlives a run, so that what was traced with it does too."""
+        self._writer = self._agent.summary_writer
+        return self._writer
+
+    def close(self) -> None:
+        """Flushes the writer, which stays open."""
+        self.flush_summaries()
+
+
+def _save(run: Run) -> None:
+    if run._begun:
+        run.save_checkpoint()
+
+
+def absolute_limits(counters: Any, **given: tuple[int | None, int | None]) -> monitor.Limits:
+    """Turns `steps` and `max_steps`, and their like, into absolute limits.
+
+    Args:
+      counters: of the model, where the run begins.
+      **given: for "steps", "timesteps" and "episodes": this many more, and up to this many in all.
+
+    Raises:
+      ValueError: both of a pair are given, or one is not positive.
+      TypeError: one is no integer.
+    """
+    limits = {}
+    for kind, (more, total) in given.items():
+        if more is not None and total is not None:
+            raise ValueError(
+                f"train got {kind}={more} and max_{kind}={total}; give one: {kind} is this many "
+                f"more, max_{kind} up to this many in all."
+            )
+        for name, value in ((kind, more), (f"max_{kind}", total)):
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+                raise TypeError(f"train got {name}={value!r}; expected a positive integer.")
+            if value <= 0:
+                raise ValueError(f"train got {name}={value}; expected a positive integer.")
+        if more is not None:
+            total = int(more) + getattr(counters, kind[:-1])
+        limits[f"max_{kind}"] = None if total is None else int(total)
+    return monitor.Limits(**limits)

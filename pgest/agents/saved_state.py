@@ -1,0 +1,190 @@
+"""The checkpoint that a model starts from, and the weights that an evaluation asks for."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from pgest.tracing import model as model_lib
+from pgest.variables import checkpoints, store
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class SavedState:
+    """The checkpoint that a model starts from, and what of it the model has taken.
+
+    Args:
+      model: whose variables are born with the saved values.
+      model_dir: where its checkpoints are, or None.
+      warm_start_from: a checkpoint or model_dir to take over what fits from, where `model_dir`
+        has no checkpoint.
+    """
+
+    def __init__(
+        self,
+        model: model_lib.Model,
+        model_dir: str | None,
+        warm_start_from: str | os.PathLike[str] | None,
+    ):
+        self._model = model
+        self._model_dir = model_dir
+        self._warm_start_from = warm_start_from
+        self._path: str | None = None
+        self._values: dict[str, np.ndarray] = {}
+        self._restored = False
+
+    def restore(self) -> None:
+        """Reads the newest checkpoint, once; variables take their values from it at birth."""
+        if self._restored:
+            return
+        self._restored = True
+        newest = checkpoints.read_newest(self._model_dir)
+        if newest is not None:
+            self._take(*newest)
+        elif self._warm_start_from is not None:
+            self._warm_start()
+
+    def check_whole_model(self) -> None:
+        """Raises where the checkpoint is not one of this model; to be called when it is built.
+
+        Reports what a warm start did not take over.
+        """
+        self._check_fit(whole=True)
+        if isinstance(self._model.store.saved_value, _WarmStart):
+            self._model.store.saved_value.report()
+        self._values = {}
+        self._model.store.saved_value = store.no_saved_value
+
+    def save(self, directory: str) -> str | None:
+        """Writes a checkpoint; returns its path, None where weights are not finite."""
+        broken = self._model.non_finite_variables()
+        if broken:
+            _LOGGER.warning(
+                "No checkpoint is written: NaN or infinity in variables %s. The newest: %s.",
+                ", ".join(broken), checkpoints.latest(directory),
+            )  # fmt: skip
+            return None
+        config, counters = self._model.config, self._model.counters
+        counters.publish()
+        return checkpoints.save(
+            directory,
+            self._model.saved_variables(),
+            step=counters.step,
+            keep_max=config.keep_checkpoint_max,
+            keep_every_n_hours=config.keep_checkpoint_every_n_hours,
+        )
+
+    def live_or_saved(self) -> dict[str, Any]:
+        """Values by name: the live variables, and what the checkpoint holds besides."""
+        self.restore()
+        self._model.counters.publish()
+        live = {n: v.numpy() for n, v in self._model.saved_variables().items()}
+        return {**self._values, **live}
+
+    @contextlib.contextmanager
+    def weights(self, checkpoint_path: str | None, *, trained: bool) -> Iterator[None]:
+        """Inside, the variables hold the weights asked for; see `PGAgent.evaluate`."""
+        self.restore()
+        self._model.counters.publish()
+        if checkpoint_path is None:
+            if not trained:
+                self._follow_newest()
+            yield
+            self._check_fit(whole=False)
+            return
+        values = checkpoints.read(os.fspath(checkpoint_path))
+        before = self.live_or_saved()
+        try:
+            # Variables that are born inside take these values too, and have their own afterwards.
+            with self._model.store.lent(values) as own:
+                self._assign(values)
+                yield
+                checkpoints.check_fit(
+                    checkpoint_path, values, self._model.store.variables, whole=False
+                )
+        finally:
+            self._assign({**before, **own})
+
+    def _follow_newest(self) -> None:
+        path = checkpoints.latest(self._model_dir)
+        if path is not None and path != self._path:
+            newest = checkpoints.read_newest(self._model_dir)
+            if newest is not None:
+                self._take(*newest)
+                self._assign(self._values)
+
+    def _check_fit(self, *, whole: bool) -> None:
+        if self._path is not None and self._values:
+            variables = self._model.saved_variables()
+            checkpoints.check_fit(self._path, self._values, variables, whole=whole)
+
+    def _take(self, path: str, values: dict[str, np.ndarray]) -> None:
+        def fitting(name: str, shape: tuple[int, ...]) -> np.ndarray | None:
+            # What does not fit is listed as a whole once the model is built.
+            value = values.get(name)
+            return None if value is None or value.shape != shape else value
+
+        self._path, self._values = path, values
+        self._model.store.saved_value = fitting
+        for name, variable in self._model.counters.variables.items():
+            if name in values:
+                variable.assign(values[name])
+        self._model.counters.refresh()
+        if self._model.config.tf_random_seed is None and store.SEED in values:
+            self._model.take_seed(int(values[store.SEED]))
+
+    def _assign(self, values: Mapping[str, Any]) -> None:
+        for name, variable in self._model.saved_variables().items():
+            if name in values:
+                variable.assign(values[name])
+        self._model.counters.refresh()
+
+    def _warm_start(self) -> None:
+        source = os.fspath(self._warm_start_from or "")
+        path = checkpoints.latest(source) if os.path.isdir(source) else source
+        if not path:
+            raise ValueError(f"warm_start_from={source!r} holds no checkpoint.")
+        values = checkpoints.read(path)
+        for name in self._model.counters.variables:
+            values.pop(name, None)
+        self._model.store.saved_value = _WarmStart(path, values)
+
+
+class _WarmStart:
+    """Gives saved values by name where they fit, and reports the rest."""
+
+    def __init__(self, path: str, values: dict[str, np.ndarray]):
+        self._path = path
+        self._values = values
+        self._taken: set[str] = set()
+        self._anew: dict[str, str] = {}
+
+    def __call__(self, name: str, shape: tuple[int, ...]) -> np.ndarray | None:
+        if not checkpoints.is_of_model(name):
+            return None  # a new run does not go on with another one's episodes
+        value = self._values.get(name)
+        if value is not None and shape == value.shape:
+            self._taken.add(name)
+            return value
+        self._anew[name] = "none there" if value is None else f"{value.shape} there, {shape} here"
+        return None
+
+    def report(self) -> None:
+        """Warns of what starts anew and of what is left over."""
+        left = sorted(set(filter(checkpoints.is_of_model, self._values)) - self._taken)
+        left = [name for name in left if name not in self._anew]
+        lines = [f"  {name} starts anew ({why})" for name, why in sorted(self._anew.items())]
+        lines += [f"  {name} of the checkpoint is not used" for name in left]
+        if lines:
+            warnings.warn(
+                f"warm_start_from {self._path!r} took over {len(self._taken)} variables, but:\n"
+                + "\n".join(lines),
+                stacklevel=2,
+            )

@@ -1,0 +1,295 @@
+"""What `PGAgent.train` drives: acting on one environment and updating from one memory."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from pgest.agents import loops, runs
+from pgest.environments import view as environment_view
+from pgest.hooks import defaults, monitor
+from pgest.memory import memory as memory_lib
+from pgest.tracing import acting, background, feeding, preparation, probing, updating
+from pgest.tracing import model as model_lib
+
+
+class Trainer:
+    """Compiled programs, a loop and a memory for one environment.
+
+    Args:
+      agent: the `PGAgent` whose model is trained.
+      view: the environments.
+      given: what the user gave.
+    """
+
+    def __init__(self, agent: Any, view: environment_view.EnvironmentView, given: Any):
+        self._agent = agent
+        self._model = agent.model
+        self._given = given
+        self.view = view
+        self.memory = agent.memory
+        view.reset(agent.counters.episode)
+        view.observe()
+        self.actor = acting.Actor(
+            agent.model,
+            view.observation_space,
+            view.action_space,
+            view.num_envs,
+            mask_spec(view.action_mask),
+        )
+        self._check_memory()
+        # Another agent's episodes under way, say: this environment does not go on with them.
+        self.memory.drop_unfinished()
+        self.loop = loops.HostLoop(self.actor, view, agent.memory, agent.counters)
+        self._signature = batch_signature(self.actor, self.memory, view)
+        self._following_spec = None
+        if self.loop.leaves_horizon_to_update:
+            self._following_spec = following_spec(self.actor)
+        self._updater = self._make_updater(None)
+        self._summary_updater: updating.Updater | None = None
+        self._operation_types: set[str] | None = None
+        self._background: background.BackgroundUpdates | None = None
+        self._updating: runs.Run | None = None  # whose update is under way
+
+    def uses(self, env: Any) -> bool:
+        """Whether it steps this very object; an id or factory makes a new environment."""
+        return env is self._given and not isinstance(env, str)
+
+    def all_hooks(self, given: Sequence[monitor.BaseMonitor]) -> list[monitor.BaseMonitor]:
+        """The user's hooks, the spec's and the defaults, in the order to call them."""
+        return defaults.default_hooks(self._agent.config, [*given, *self._updater.graph.hooks])
+
+    def collect(self, run: runs.Run) -> None:
+        """Acts until the memory has a batch or the run has to pause; ends the update under way."""
+        if self.loop.broken:
+            self.forget_episode()  # an environment that failed starts anew
+        self._collect(run)
+        self._finish(run)
+
+    def _collect(self, run: runs.Run) -> None:
+        counters = self._agent.counters
+        pause = lambda: self.memory.can_sample() or run.must_pause()  # noqa: E731
+        if self.view.is_vector:
+            self.loop.collect(pause, run.episode_ended)
+            return
+        while not pause():
+            statistics = self._agent.run_episode(
+                self.view,
+                self.loop,
+                {"state": self.actor.observation_spec},
+                self._signature,
+                pause,
+                counters.variables["global_step"],
+                counters.count_episode,
+                counters.count_timestep,
+                self.actor.outputs,
+            )
+            if statistics.complete:
+                run.episode_ended(statistics)
+
+    def ready(self, run: runs.Run) -> bool:
+        """Whether an update comes next: a batch is there and nobody asked to stop."""
+        left = run.steps_left
+        return self.memory.can_sample() and not run.should_stop and (left is None or left > 0)
+
+    def update(self, run: runs.Run) -> None:
+        """Takes the batch out of the memory and trains on it."""
+        batch = self._batch()
+        is_first = self._operation_types is None
+        if is_first:
+            self._check_first_batch(batch)
+        run.before_update()
+        updater = self._updater
+        if run.take_summary_request() and probing.has_summaries(self._operation_types or ()):
+            updater = self._summary_updater = self._summary_updater or self._make_updater(
+                self._agent.summary_writer
+            )
+        counters = self._agent.counters
+        counters.publish(run.progress, lambda v: updater.reads(v) or self.actor.program.reads(v))
+        following = self.loop.following if self._following_spec else {}
+        arguments = (batch, counters.step, run.steps_left, following)
+        if self._background is None or updater is not self._updater:
+            self._updated(run, updater(*arguments))
+        else:
+            may_be_last = run.may_end_within(updater.max_steps(batch))
+            self._background.start(*arguments)
+            self._updating = run
+            if may_be_last:
+                self._finish(run)
+        if is_first and self._agent.config.overlap_updates:
+            self._background = background.BackgroundUpdates(self._updater)
+
+    def _finish(self, run: runs.Run) -> None:
+        """Ends the update under way; that of a run which has failed is dropped."""
+        if self._background is not None and self._updating is run:
+            self._updating = None
+            self._updated(run, self._background.finish())
+
+    def _updated(self, run: runs.Run, updated: updating.Updated) -> None:
+        self._agent.counters.step += updated.steps
+        self.loop.loss = updated.metrics["loss"]
+        run.after_update(updated.metrics)
+
+    def forget_episode(self) -> None:
+        """Drops the episode under way: its environment does not go on where it stood."""
+        self.memory.drop_unfinished()
+        self.view.reset(self._agent.counters.episode)
+        self.loop = loops.HostLoop(self.actor, self.view, self.memory, self._agent.counters)
+
+    def leave(self) -> None:
+        """Drops what belongs to this environment, and closes it if pgest made it."""
+        if self._background is not None:
+            self._background.close()
+        self.memory.drop_unfinished()
+        if self.view is not self._given:  # one that the user made with pgest.make stays open
+            self.view.close()
+
+    def describe(self) -> str:
+        """A report on modes, variables, traces and compilation."""
+        compiled = {
+            "acting": self.actor.program.jit_compiled,
+            "update": self._updater.jit_compiled,
+        }
+        return describe(self._model, compiled)
+
+    def _make_updater(self, writer: Any) -> updating.Updater:
+        graph = updating.UpdateGraph(
+            self._model, self._agent.update_config, self._signature, self.actor.recurrent, writer
+        )
+        # XLA has no summaries.
+        jit_compile = self._agent.config.jit_compile if writer is None else False
+        following = (self.actor, self._following_spec) if self._following_spec else None
+        return updating.Updater(graph, self._signature, jit_compile, following)
+
+    def _batch(self) -> dict[str, Any]:
+        if isinstance(self.memory, memory_lib.RolloutMemory):
+            batch = self.memory.sample(end_to_end=self.view.resets_take_steps)
+        else:
+            batch = self.memory.sample()
+        flat = batch["reward"].ndim == 1
+        if flat:  # episodes end to end: one column
+            batch = tf.nest.map_structure(lambda leaf: leaf[:, None], batch)
+        if memory_lib.ENV_INDEX not in self._signature:
+            batch.pop(memory_lib.ENV_INDEX, None)  # a rollout of one environment that overflowed
+        if self.actor.recurrent:
+            batch["policy_state"] = self.loop.batch_state
+            if flat:
+                batch["policy_state"] = tf.nest.map_structure(
+                    lambda leaf: tf.zeros([1, *leaf.shape[1:]], leaf.dtype), self.actor.state_spec
+                )
+        for name, value in batch.items():
+            if not isinstance(value, np.ndarray) or value.nbytes > feeding.LARGE:
+                batch[name] = tf.nest.map_structure(feeding.held_once, value, self._signature[name])
+        return batch
+
+    def _check_first_batch(self, batch: Mapping[str, Any]) -> None:
+        config, recurrent = self._agent.update_config, self.actor.recurrent
+        prepare = preparation.Preparation(config, recurrent, self._agent.counters)
+        tensors = tf.nest.map_structure(tf.convert_to_tensor, dict(batch))
+        features, labels, _ = prepare(tensors)
+        piece = None if recurrent else config.minibatch_size
+        writer = self._agent.summary_writer or tf.summary.create_noop_writer()
+        with writer.as_default(step=0), tf.summary.record_if(True):
+            self._operation_types = probing.check_log_probabilities(
+                self._model, features, labels, piece
+            )
+
+    def _check_memory(self) -> None:
+        if not self.actor.recurrent:
+            return
+        if self.memory.max_episode_length is not None:
+            raise ValueError(
+                "The model is recurrent and the memory hands episodes over in pieces "
+                f"(max_episode_length={self.memory.max_episode_length}), which would start in the "
+                "middle of an episode without its policy state. Use a RolloutMemory."
+            )
+        if isinstance(self.memory, memory_lib.RolloutMemory) and self.view.resets_take_steps:
+            raise ValueError(
+                "The model is recurrent and the vector environment spends steps on resetting "
+                "(autoreset mode NEXT_STEP), so a RolloutMemory's columns are not in step. Use "
+                "pgest.make(..., num_envs=...), or a vector environment with SAME_STEP autoreset."
+            )
+
+
+def describe(model: model_lib.Model, compiled: Mapping[str, bool]) -> str:
+    """A report on a model's modes and variables, and on which programs XLA compiles."""
+    lines = [
+        model.describe_modes(),
+        "",
+        "traces: " + ", ".join(f"{mode} {count}" for mode, count in model.traces.items()),
+        "XLA: " + ", ".join(f"{name} {'yes' if on else 'no'}" for name, on in compiled.items()),
+    ]
+    if model.store.adopted:
+        lines.append(f"made outside of model_fn: {', '.join(sorted(model.store.adopted))}")
+    return "\n".join(lines)
+
+
+def batch_signature(
+    actor: acting.Actor,
+    memory: memory_lib.BatchMemory,
+    view: environment_view.EnvironmentView,
+) -> dict[str, Any]:
+    """Specs of the batches that `memory` will hand over, `[T, B, ...]`; T None where it varies."""
+    if not isinstance(memory, memory_lib.RolloutMemory):
+        return _end_to_end_signature(actor, None)
+    if view.resets_take_steps:
+        return _end_to_end_signature(actor, memory.horizon * view.num_envs)
+    return fixed_signature(actor, memory.horizon, view.num_envs)
+
+
+def _end_to_end_signature(actor: acting.Actor, rows: int | None) -> dict[str, Any]:
+    """Specs of batches in which the environments' timesteps stand end to end, `[N, 1, ...]`."""
+    env_index = tf.TensorSpec([rows, 1], tf.int32)
+    return {**fixed_signature(actor, rows, 1), memory_lib.ENV_INDEX: env_index}
+
+
+def fixed_signature(actor: acting.Actor, horizon: int | None, columns: int) -> dict[str, Any]:
+    """Specs of batches of `horizon` timesteps and `columns` columns, by name."""
+    leading = [horizon, columns]
+
+    def stored(leaf: Any) -> tf.TensorSpec:
+        return tf.TensorSpec([*leading, *leaf.shape[1:]], leaf.dtype)
+
+    flags = ["terminated", "truncated", memory_lib.CUT]
+    signature: dict[str, Any] = {
+        "state": tf.nest.map_structure(stored, actor.observation_spec),
+        "action": tf.nest.map_structure(stored, actor.outputs["action"]),
+        **tf.nest.map_structure(stored, actor.outputs["predictions"]),
+        "reward": tf.TensorSpec(leading, tf.float32),
+        memory_lib.BOOTSTRAP_VALUE: tf.TensorSpec(leading, tf.float32),
+    }
+    if actor.mask_spec is not None:
+        signature["action_mask"] = tf.nest.map_structure(stored, actor.mask_spec)
+    if actor.recurrent:
+        flags.append("reset")
+        signature["policy_state"] = tf.nest.map_structure(
+            lambda leaf: tf.TensorSpec([leading[1], *leaf.shape[1:]], leaf.dtype), actor.state_spec
+        )
+    return {**signature, **{name: tf.TensorSpec(leading, tf.bool) for name in flags}}
+
+
+def following_spec(actor: acting.Actor) -> dict[str, Any]:
+    """Specs of the features that a batch's last timestep led to, `[B, ...]` by name."""
+    specs = {"state": actor.observation_spec}
+    if actor.mask_spec is not None:
+        specs["action_mask"] = actor.mask_spec
+    if actor.recurrent:
+        specs["policy_state"] = actor.state_spec
+    return specs
+
+
+def mask_spec(mask: Any) -> Any:
+    """Specs of one environment's action mask, from masks or specs `[B, ...]`; None without."""
+    if mask is None:
+        return None
+    return tf.nest.map_structure(lambda leaf: tf.TensorSpec(leaf.shape[1:], tf.bool), mask)
+
+
+def field_values(config: Any) -> dict[str, Any]:
+    """A dataclass's fields by name, those that are None left out."""
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return {name: value for name, value in values.items() if value is not None}

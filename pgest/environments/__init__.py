@@ -1,0 +1,1 @@
+"""Environments of gymnasium behind one view, whatever their kind, spaces and autoreset mode."""

@@ -1,0 +1,236 @@
+"""Plain environments stepped in this process, behind `EnvironmentView`."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from typing_extensions import override
+
+from pgest.environments import worker
+from pgest.environments.action_masks import stack_masks
+from pgest.environments.spaces import Nest
+from pgest.environments.view import EnvironmentView, Transition, numeric_items, reason
+
+
+class InProcessEnvironments(EnvironmentView):
+    """Plain environments stepped one after the other in this process.
+
+    pgest resets each of them itself, with its own seed, when the next observation is asked for: no
+    timestep is wasted and the last observation of an episode is what ``step`` returned.
+
+    Args:
+        envs: The environments; all of the same spaces.
+        given: What the user gave.
+        seed: The run's seed.
+        owned: Whether pgest made them.
+
+    Raises:
+        ValueError: Spaces that differ or that pgest does not take.
+
+    >>> envs = [gymnasium.make("CartPole-v1") for _ in range(2)]
+    >>> with InProcessEnvironments(envs, given=envs, seed=1, owned=True) as view:
+    ...     view.observe().shape
+    ...     view.step(np.array([0, 1])).reward
+    (2, 4)
+    array([1., 1.], dtype=float32)
+    """
+
+    is_vector = True
+
+    def __init__(
+        self,
+        envs: Sequence[gymnasium.Env],
+        *,
+        given: Any,
+        seed: int | None,
+        owned: bool,
+    ) -> None:
+        single_spaces = (envs[0].observation_space, envs[0].action_space)
+        super().__init__(given, single_spaces, num_envs=len(envs), seed=seed, owned=owned)
+        self._envs = tuple(envs)
+        self._steps = tuple(env.step for env in envs)
+        for index, env in enumerate(envs):
+            if (env.observation_space, env.action_space) != single_spaces:
+                raise ValueError(
+                    f"Environment {index} has the spaces {env.observation_space} and "
+                    f"{env.action_space}, environment 0 has {single_spaces[0]} and "
+                    f"{single_spaces[1]}; all environments must have the same."
+                )
+        self._observation: Nest | None = None
+        self._ended: list[int] = []
+        self._episodes = [0] * len(envs)
+        self._mask_methods: tuple[Callable[[], Any], ...] | None = None
+        if all(env.has_wrapper_attr("action_masks") for env in envs):
+            self._mask_methods = tuple(env.get_wrapper_attr("action_masks") for env in envs)
+        self._masked: bool | None = None  # known after the first reset
+        self._mask_rows: list[Any] = [None] * len(envs)
+
+    @override
+    def reset(self, episode: int = 0) -> None:
+        self._episodes = [int(episode)] * self.num_envs
+        self._observation = None
+        observation = self._observations.empty()
+        for index in range(self.num_envs):
+            self._reset_one(observation, index)
+        self._began(observation)
+
+    @override
+    def observe(self) -> Nest:
+        if self._observation is None:
+            self.reset()
+        elif self._ended:
+            observation = self._observations.copy(self._observation)
+            self._observation = None
+            for index in self._ended:
+                self._reset_one(observation, index)
+            self._began(observation)
+        self.action_mask = self._next_mask
+        return self._observation
+
+    @override
+    def step(self, action: Nest) -> Transition:
+        if self._observation is None or self._ended:
+            raise RuntimeError("step() before observe(): observe what to act on first.")
+        num_envs = self.num_envs
+        action = self._actions.detach(action)
+        row, write = self._actions.row, self._observations.write
+        next_observation = self._observations.empty()
+        reward = np.empty(num_envs, np.float32)
+        terminated, truncated = np.zeros(num_envs, np.bool_), np.zeros(num_envs, np.bool_)
+        infos: dict[int, dict[str, float]] = {}
+        self._observation = None  # what an exception below leaves behind: reset everything
+        index = 0
+        try:
+            for index, step in enumerate(self._steps):
+                observation, number, ended, cut, info = step(row(action, index))
+                reward[index] = float(number)
+                write(next_observation, index, observation)
+                if ended or cut:
+                    terminated[index], truncated[index] = bool(ended), bool(cut)
+                    infos[index] = numeric_items(info)
+                if self._masked or "action_mask" in info:
+                    self._follow_mask(index, info, bool(ended), bool(cut))
+        except Exception as error:
+            raise self._failure(f"failed in step(): {reason(error)},", index) from error
+        self._check_finite(next_observation, reward, action)
+        next_mask = self._masks_after_step(list(infos)) if self._masked else None
+        self.timestep += num_envs
+        self._observation = next_observation
+        self._ended = list(infos)
+        acted = self._all_acted
+        return Transition(reward, terminated, truncated, next_observation, acted, infos, next_mask)
+
+    def _reset_one(self, observation: Nest, index: int) -> None:
+        seed = worker.episode_seed(self.seed, index, self._episodes[index])
+        self._episodes[index] += 1
+        try:
+            value, info = self._envs[index].reset(seed=seed)
+            self._observations.check(value)
+            self._observations.write(observation, index, value)
+            if self._masked is None:
+                self._masked = self._mask_methods is not None or "action_mask" in info
+            if self._masked or "action_mask" in info:
+                self._follow_mask(index, info)
+        except Exception as error:
+            raise self._failure(f"failed in reset(): {reason(error)},", index) from error
+
+    def _follow_mask(
+        self, index: int, info: dict[str, Any], terminated: bool = False, truncated: bool = False
+    ) -> None:
+        """Keeps the mask that an environment gave last; None where it gave none."""
+        if not self._masked:
+            raise ValueError("info has an action_mask, though it had none before")
+        if terminated:
+            self._mask_rows[index] = None  # nothing is left to choose, and no value to be made
+        elif "action_mask" in info:
+            self._mask_rows[index] = info["action_mask"]
+        elif self._mask_methods is not None:
+            self._mask_rows[index] = self._mask_methods[index]()
+        elif truncated:
+            self._mask_rows[index] = None
+        else:
+            raise ValueError("info has no action_mask, though it had one before")
+
+    def _masks_after_step(self, ended: list[int]) -> Nest:
+        """Keeps the masks of those that go on, and gives those of all last observations."""
+        if not ended:
+            self._set_mask(stack_masks(self._mask_rows))
+            return self._next_mask
+        known = np.ones(self.num_envs, np.bool_)
+        known[[index for index in ended if self._mask_rows[index] is None]] = False
+        last = stack_masks(self._mask_rows) if known.any() else self.action_mask
+        for index in ended:
+            self._mask_rows[index] = None
+        if len(ended) < self.num_envs:
+            self._set_mask(stack_masks(self._mask_rows))
+        return self._mask_that_followed(last, known)
+
+    def _began(self, observation: Nest) -> None:
+        self._check_finite(observation)
+        if self._masked:
+            self._set_mask(stack_masks(self._mask_rows))
+        self._observation, self._ended = observation, []
+
+    @override
+    def _close_environments(self) -> None:
+        with contextlib.ExitStack() as stack:  # closes the others too where one raises
+            for env in self._envs:
+                stack.callback(env.close)
+
+
+class SingleEnvironment(InProcessEnvironments):
+    """One plain environment: `InProcessEnvironments` of one, with a ``step`` without the loop.
+
+    A light environment's own step costs a few microseconds, which the loop would double.
+
+    Args:
+        env: The environment.
+        given: What the user gave.
+        seed: The run's seed.
+        owned: Whether pgest made it.
+    """
+
+    is_vector = False
+
+    def __init__(self, env: gymnasium.Env, *, given: Any, seed: int | None, owned: bool) -> None:
+        super().__init__([env], given=given, seed=seed, owned=owned)
+        self._step = env.step
+
+    @override
+    def step(self, action: Nest) -> Transition:
+        if self._observation is None or self._ended:
+            raise RuntimeError("step() before observe(): observe what to act on first.")
+        action = self._actions.detach(action)
+        next_observation = self._observations.empty()
+        self._observation = None
+        try:
+            value, number, terminated, truncated, info = self._step(self._actions.row(action, 0))
+            self._observations.write(next_observation, 0, value)
+            number, ended = float(number), bool(terminated or truncated)
+            if self._masked or "action_mask" in info:
+                self._follow_mask(0, info, bool(terminated), bool(truncated))
+        except Exception as error:
+            raise self._failure(f"failed in step(): {reason(error)},", 0) from error
+        reward = np.array([number], np.float32)
+        self._check_finite(next_observation, None if math.isfinite(number) else reward, action)
+        next_mask = self._masks_after_step([0] if ended else []) if self._masked else None
+        self.timestep += 1
+        self._observation = next_observation
+        if not ended:
+            none, acted = self._none, self._all_acted
+            return Transition(reward, none, none, next_observation, acted, {}, next_mask)
+        self._ended = [0]
+        return Transition(
+            reward,
+            np.array([bool(terminated)]),
+            np.array([bool(truncated)]),
+            next_observation,
+            self._all_acted,
+            {0: numeric_items(info)},
+            next_mask,
+        )

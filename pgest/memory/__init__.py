@@ -1,0 +1,1 @@
+"""Memories hold timesteps between two updates; they store and compute nothing."""

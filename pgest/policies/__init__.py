@@ -1,0 +1,1 @@
+"""Policies: time step in, action out, in TensorFlow or in Python."""

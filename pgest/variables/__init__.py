@@ -1,0 +1,1 @@
+"""The variables of a model: shared by name, initialised, counted, optimised and saved."""

@@ -1,0 +1,262 @@
+"""Checkpoints of named variables: written whole or not at all, read back with a fallback."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+import time
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from google.protobuf import text_format
+
+from pgest.variables import store
+
+ENVIRONMENT = "environment/"
+_PREFIX = "model.ckpt"
+_KEY_START = "variables/"
+_KEY_END = "/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+class CheckpointMismatchError(ValueError):
+    """The checkpoint and the model do not hold the same variables."""
+
+
+def save(
+    directory: str | os.PathLike[str],
+    variables: Mapping[str, tf.Variable],
+    *,
+    step: int,
+    keep_max: int | None = 5,
+    keep_every_n_hours: float = 10000.0,
+) -> str:
+    """Writes a checkpoint and sweeps old ones.
+
+    The files appear under their own names only when they are complete, the index last, so a
+    reader, or a run that is killed meanwhile, never sees half a checkpoint.
+
+    Args:
+      directory: where; made if it does not exist.
+      variables: by name.
+      step: the `global_step` that names the checkpoint.
+      keep_max: how many to keep; None or 0 keeps all.
+      keep_every_n_hours: of those swept, one in so many hours stays.
+
+    Returns:
+      The checkpoint's path, as `tf.train.load_checkpoint` takes it.
+    """
+    os.makedirs(directory, exist_ok=True)
+    path = os.path.join(directory, f"{_PREFIX}-{step}")
+    number = 1
+    while os.path.exists(f"{path}.index"):  # the step stood still while timesteps went on
+        path = os.path.join(directory, f"{_PREFIX}-{step}-{number}")
+        number += 1
+    temporary = os.path.join(directory, f".writing-{os.getpid()}-{os.path.basename(path)}")
+    try:
+        # Through a dict, so that slashes in names survive.
+        tf.train.Checkpoint(variables=dict(variables)).write(temporary)
+        for file in sorted(_files(temporary)):  # ".data-…" before ".index"
+            os.replace(file, path + str(file)[len(temporary) :])
+    finally:
+        for file in _files(temporary):
+            os.remove(file)
+        # Where TensorFlow failed in the middle, the directory that it writes to is still there.
+        shutil.rmtree(f"{temporary}_temp", ignore_errors=True)
+    _register(str(directory), path, keep_max, keep_every_n_hours)
+    return path
+
+
+def latest(directory: str | os.PathLike[str] | None) -> str | None:
+    """Path of the newest checkpoint whose files are there; None where there is none."""
+    paths = [path for path in all_checkpoints(directory) if os.path.exists(f"{path}.index")]
+    return paths[-1] if paths else None
+
+
+def all_checkpoints(directory: str | os.PathLike[str] | None) -> list[str]:
+    """Paths of the checkpoints in `directory`, oldest first; the registered ones if there are."""
+    if directory is None or not os.path.isdir(directory):
+        return []
+    try:
+        state = tf.train.get_checkpoint_state(str(directory))
+    except (tf.errors.OpError, ValueError):
+        state = None
+    registered = _registered(str(directory), state)
+    found = sorted(
+        (
+            str(file)[: -len(".index")]
+            for file in pathlib.Path(directory).glob(f"{_PREFIX}-*.index")
+        ),
+        key=lambda path: os.path.getmtime(f"{path}.index"),
+    )
+    return registered or found
+
+
+def read(path: str) -> dict[str, np.ndarray]:
+    """Returns every variable of a checkpoint by name.
+
+    Raises:
+      FileNotFoundError: there is none.
+      ValueError: it is damaged.
+    """
+    if not os.path.exists(f"{path}.index"):
+        raise FileNotFoundError(f"There is no checkpoint {path!r} (no file {path}.index).")
+    try:
+        reader = tf.train.load_checkpoint(path)
+        # Every entry, also those that are no variables: a file that was cut is not trusted.
+        entries = {key: reader.get_tensor(key) for key in reader.get_variable_to_shape_map()}
+    # A cut file shows as any of these, depending on where it is cut.
+    except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
+        raise ValueError(f"The checkpoint {path!r} is damaged: {error}") from error
+    return {
+        _name(key): value
+        for key, value in entries.items()
+        if key.startswith(_KEY_START) and key.endswith(_KEY_END)
+    }
+
+
+def read_newest(
+    directory: str | os.PathLike[str] | None,
+) -> tuple[str, dict[str, np.ndarray]] | None:
+    """Reads the newest checkpoint that can be read; None where there is none at all.
+
+    A damaged or missing one is passed over with a warning that names it and the one used.
+
+    Raises:
+      ValueError: there are checkpoints, and none of them can be read.
+    """
+    faults: list[str] = []
+    for path in reversed(all_checkpoints(directory)):
+        try:
+            values = read(path)
+        except (FileNotFoundError, ValueError) as error:
+            faults.append(str(error))
+            continue
+        if faults:
+            warnings.warn(f"{' '.join(faults)} Going on from {path!r} instead.", stacklevel=3)
+        return path, values
+    if faults:
+        raise ValueError(
+            f"No checkpoint in {str(directory)!r} can be read: {' '.join(faults)} Move them away "
+            "to start anew."
+        )
+    return None
+
+
+def check_fit(
+    path: str,
+    saved: Mapping[str, Any],
+    variables: Mapping[str, tf.Variable],
+    *,
+    whole: bool,
+) -> None:
+    """Raises where a checkpoint is not one of this model.
+
+    Args:
+      path: of the checkpoint, for the message.
+      saved: its values by name.
+      variables: the model's.
+      whole: variables that only the checkpoint holds count as well; False where only a part of
+        the model has been built.
+
+    Raises:
+      CheckpointMismatchError: lists what differs.
+    """
+    saved = {name: value for name, value in saved.items() if is_of_model(name)}
+    variables = {name: v for name, v in variables.items() if is_of_model(name)}
+    lines = [f"  only in the model: {name} {tuple(v.shape)}" for name, v in variables.items()
+             if name not in saved]  # fmt: skip
+    lines += [f"  {name}: {np.shape(saved[name])} in the checkpoint, {tuple(v.shape)} in the model"
+              for name, v in variables.items()
+              if name in saved and np.shape(saved[name]) != tuple(v.shape)]  # fmt: skip
+    if whole:
+        lines += [f"  only in the checkpoint: {name} {np.shape(saved[name])}"
+                  for name in saved if name not in variables]  # fmt: skip
+    if lines:
+        raise CheckpointMismatchError(
+            f"The checkpoint {path!r} is not one of this model:\n" + "\n".join(sorted(lines)) +
+            "\nNothing was overwritten. Use the model_fn that wrote it, another model_dir, or "
+            "warm_start_from to take over what fits."
+        )  # fmt: skip
+
+
+def is_of_model(name: str) -> bool:
+    """Whether a variable makes a model what it is.
+
+    The state of in-graph environments does not, since another number of them is no other model,
+    nor does a run's seed.
+    """
+    return name != store.SEED and not name.startswith(ENVIRONMENT)
+
+
+def copy(path: str, destination: str | os.PathLike[str]) -> str:
+    """Copies a checkpoint into another directory, atomically; returns its new path."""
+    os.makedirs(destination, exist_ok=True)
+    target = os.path.join(destination, os.path.basename(path))
+    for file in sorted(_files(path)):
+        temporary = f"{target}{str(file)[len(path) :]}.writing-{os.getpid()}"
+        shutil.copyfile(file, temporary)
+        os.replace(temporary, target + str(file)[len(path) :])
+    return target
+
+
+def remove(path: str) -> None:
+    """Deletes a checkpoint's files, the index first."""
+    for file in sorted(_files(path), reverse=True):
+        os.remove(file)
+
+
+def _register(directory: str, path: str, keep_max: int | None, keep_every_n_hours: float) -> None:
+    state = tf.train.get_checkpoint_state(directory)
+    paths = _registered(directory, state)
+    times = list(state.all_model_checkpoint_timestamps) if state else []
+    times += [0.0] * (len(paths) - len(times))
+    last_preserved = state.last_preserved_timestamp if state else 0.0
+    known = [(p, t) for p, t in zip(paths, times, strict=False) if p != path]
+    known.append((path, time.time()))
+    if not last_preserved:
+        last_preserved = known[0][1]
+    excess = len(known) - keep_max if keep_max else 0
+    for old, written in known[: max(excess, 0)]:
+        if written - last_preserved >= keep_every_n_hours * 3600:
+            last_preserved = written
+            continue
+        remove(old)
+    kept = known[max(excess, 0) :]
+    proto = tf.compat.v1.train.generate_checkpoint_state_proto(
+        os.curdir,  # relative names, so that the directory can be moved
+        model_checkpoint_path=os.path.basename(path),
+        all_model_checkpoint_paths=[os.path.basename(p) for p, _ in kept],
+        all_model_checkpoint_timestamps=[t for _, t in kept],
+        last_preserved_timestamp=last_preserved,
+    )
+    state_file = os.path.join(directory, "checkpoint")
+    temporary = f"{state_file}.writing-{os.getpid()}"
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text_format.MessageToString(proto))
+    os.replace(temporary, state_file)
+
+
+def _registered(directory: str, state: Any) -> list[str]:
+    """The checkpoints that a state file names; the directory may have been copied since."""
+    paths = state.all_model_checkpoint_paths if state else []
+    return [os.path.join(directory, os.path.basename(path)) for path in paths]
+
+
+def _files(path: str) -> Iterable[str]:
+    folder, name = os.path.split(path)
+    if not os.path.isdir(folder or "."):
+        return []
+    return [
+        os.path.join(folder, file)
+        for file in os.listdir(folder or ".")
+        if file == f"{name}.index" or file.startswith(f"{name}.data-")
+    ]
+
+
+def _name(key: str) -> str:
+    escaped = key[len(_KEY_START) : -len(_KEY_END)]
+    return escaped.replace(".S", "/").replace("..", ".")

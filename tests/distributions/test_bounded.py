@@ -1,0 +1,98 @@
+"""Squashed Gaussians and Betas: numbers by hand and by integration, and the bounds themselves."""
+
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from pgest import distributions
+from tests.distributions.distribution_families import SEED, close, normal
+
+tfd = tfp.distributions
+
+
+def integral(distribution, low, high, points=200_001):
+    """Of the density, by the midpoint rule: the ends themselves may be steep."""
+    width = (high - low) / points
+    middles = (low + width * (np.arange(points) + 0.5)).astype(np.float32)
+    log_prob = distribution.log_prob(middles[:, None])[:, 0]
+    return np.sum(np.exp(log_prob, dtype=np.float64)) * width
+
+
+class TestBoundedFamilies:
+    @pytest.mark.parametrize(("loc", "scale"), [(0, 1), (0.7, 0.3), (-1.5, 2), (3, 1)])
+    def test_the_squashed_density_integrates_to_1(self, loc, scale):
+        distribution = distributions.SquashedNormal([float(loc)], [float(scale)], -2.0, 3.0)
+        assert integral(distribution, -2, 3) == pytest.approx(1, abs=2e-3)
+
+    @pytest.mark.parametrize(("alpha", "beta"), [(1, 1), (2, 5), (30, 20), (1.1, 1.3)])
+    def test_the_beta_density_integrates_to_1(self, alpha, beta):
+        distribution = distributions.BoundedBeta([float(alpha)], [float(beta)], -1.0, 4.0)
+        assert integral(distribution, -1, 4) == pytest.approx(1, abs=2e-3)
+
+    def test_the_squashed_density_by_hand(self):
+        # At x = 0 on [-1, 1]: tanh'(0) = 1, so the density is the Gaussian's, 1 / sqrt(2 pi). On
+        # [-3, 3] it is a third of that.
+        for half_width in (1.0, 3.0):
+            distribution = distributions.SquashedNormal([0.0], [1.0], -half_width, half_width)
+            expected = 1 / math.sqrt(2 * math.pi) / half_width
+            close(distribution.prob([0.0]), [expected])
+
+    def test_the_squashed_log_prob_agrees_with_tfps_where_that_is_exact(self):
+        loc, scale = normal([50]), tf.exp(normal([50], 1, 0.3))
+        ours = distributions.SquashedNormal(loc, scale, -2.0, 2.0)
+        bijector = tfp.bijectors.Chain([tfp.bijectors.Scale(2.0), tfp.bijectors.Tanh()])
+        theirs = tfd.TransformedDistribution(tfd.Normal(loc, scale), bijector)
+        action = 2 * np.tanh(np.linspace(-2, 2, 50)).astype(np.float32)
+        close(ours.log_prob(action), theirs.log_prob(action), 1e-4)
+
+    @pytest.mark.parametrize("family", ["squashed_gaussian", "beta"])
+    @pytest.mark.parametrize(
+        ("low", "high"), [(-1, 1), (-2, 2), (0, 1e-3), (100, 101), (-1e4, 1e4)]
+    )
+    def test_the_bounds_themselves_are_finite(self, family, low, high):
+        first, second = tf.constant([[0.0], [9.0], [-9.0]]), tf.constant([[0.0], [0.0], [0.0]])
+        for bound in (low, high):
+            with tf.GradientTape() as tape:
+                tape.watch([first, second])
+                build = getattr(distributions, family)
+                log_prob = build(first, second, low, high).log_prob(tf.fill([3, 1], float(bound)))
+            assert np.isfinite(log_prob).all()
+            for gradient in tape.gradient(log_prob, [first, second]):
+                assert np.isfinite(gradient).all()
+
+    @pytest.mark.parametrize("family", ["squashed_gaussian", "beta"])
+    def test_samples_and_modes_stay_within_the_bounds(self, family):
+        low, high = np.array([-0.3, 100.1], np.float32), np.array([0.7, 100.2], np.float32)
+        first, second = normal([2000, 2], scale=8), normal([2000, 2], seed=1, scale=2)
+        distribution = getattr(distributions, family)(first, second, low, high)
+        for action in (distribution.sample(seed=SEED).numpy(), distribution.mode().numpy()):
+            assert (action >= low).all()
+            assert (action <= high).all()
+
+    @pytest.mark.parametrize(("loc", "scale"), [(0, 0.1), (0, 1), (2, 1), (0.5, 3), (-1, 5)])
+    def test_the_squashed_entropy_is_the_integral(self, loc, scale):
+        distribution = distributions.SquashedNormal([float(loc)], [float(scale)], -2.0, 2.0)
+        # E[-log p(y)] over the unsquashed Gaussian, in float64, where
+        # log p(y) = log N(x) - log(2 (1 - tanh^2 x)).
+        x = loc + scale * np.linspace(-10, 10, 100_001)
+        weight = np.exp(-(((x - loc) / scale) ** 2) / 2)
+        log_normal = -(((x - loc) / scale) ** 2) / 2 - math.log(scale * math.sqrt(2 * math.pi))
+        log_slope = 2 * (math.log(2) - x - np.logaddexp(0, -2 * x)) + math.log(2)
+        expected = np.sum(weight * (log_slope - log_normal)) / np.sum(weight)
+        tolerance = 1e-3 if scale <= 1 else 2e-2
+        assert float(distribution.entropy()[0]) == pytest.approx(expected, abs=tolerance)
+
+    def test_the_beta_mode_by_hand(self):
+        # (3 - 1) / (3 + 2 - 2) = 2/3 of the way; with concentrations of 1 all points are as
+        # good, and it is the middle.
+        distribution = distributions.BoundedBeta([3.0, 1.0], [2.0, 1.0], -1.0, 1.0)
+        close(distribution.mode(), [1 / 3, 0])
+
+    @pytest.mark.parametrize("family", ["squashed_gaussian", "beta"])
+    @pytest.mark.parametrize(("low", "high"), [(-np.inf, 1), (0, np.inf), (1, 1), (2, 1)])
+    def test_bounds_that_are_none(self, family, low, high):
+        with pytest.raises(ValueError, match=f"{family} needs finite bounds.*RescaleAction"):
+            getattr(distributions, family)(tf.zeros([1, 1]), tf.zeros([1, 1]), low, high)
