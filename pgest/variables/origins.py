@@ -10,7 +10,8 @@ import enum
 import sys
 import types
 
-_PACKAGE = __name__.rsplit(".", 1)[0]
+_ROOM = __name__.rpartition(".")[0]
+_PACKAGE = __name__.partition(".")[0]
 _OPTIMIZERS = "tf_keras.src.optimizers"
 # The functions of a Keras optimizer, of both generations, that make these variables.
 _STEP_MAKERS = ("_create_iteration_variable", "iterations")
@@ -46,7 +47,7 @@ def origin_of(name: str) -> Origin:
     """
     frame: types.FrameType | None = sys._getframe(1)
     module = _module(frame)
-    while frame is not None and module.startswith(f"{_PACKAGE}.variable"):
+    while frame is not None and module.startswith(f"{_ROOM}."):
         frame = frame.f_back
         module = _module(frame)
     origin = Origin.MODEL
