@@ -1,5 +1,5 @@
 # What a developer types. Every target makes the virtual environment that it needs: `python3`, its
-# venv module and `make` are enough. The environment is renewed when setup.py changes.
+# venv module and `make` are enough. The environment is renewed when pyproject.toml or setup.py changes.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -40,7 +40,7 @@ $(VENV)/.made:
 	@touch $@
 
 # One stamp for each set of extras, so that the demo does not wait for the tools of the tests.
-$(VENV)/.installed: $(VENV)/.made setup.py
+$(VENV)/.installed: $(VENV)/.made pyproject.toml setup.py
 	@echo "pgest: installing pgest and TensorFlow into $(VENV) (once; a few minutes)"
 	@$(PIP) install --editable .
 	@touch $@

@@ -1,10 +1,12 @@
-"""What gets installed: the wheel's content, its metadata, and what an import costs."""
+"""What gets installed: both distributions, their metadata, and what an import costs."""
 
 import ast
 import re
 import subprocess
 import sys
+import tarfile
 import zipfile
+from email.message import Message
 from email.parser import Parser
 from pathlib import Path
 
@@ -13,25 +15,49 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 
 
+# What a build reads, and what the tests read besides.
+FOLDERS = (".ci", "benchmarks", "docs", "examples", "pgest", "tests")
+FILES = (
+    "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "MANIFEST.in", "Makefile", "README.md",
+    "mkdocs.yml", "pyproject.toml", "setup.py",
+)  # fmt: skip
+# The build backend directly: no isolated environment, so nothing is downloaded.
+BUILD = "import setuptools.build_meta as b; b.build_sdist('.'); b.build_wheel('.')"
+
+
+def project_files() -> set[str]:
+    found = {name for name in FILES if (ROOT / name).exists()}
+    for folder in FOLDERS:
+        for path in (ROOT / folder).rglob("*"):
+            if path.is_file() and "__pycache__" not in path.parts:
+                found.add(path.relative_to(ROOT).as_posix())
+    return found
+
+
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> zipfile.ZipFile:
-    """The wheel, built from a copy so that no build directory is left in the repository."""
+def built(tmp_path_factory) -> Path:
+    """A folder with both distributions, built from a copy: nothing is left in the repository."""
     source = tmp_path_factory.mktemp("source")
-    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+    for name in project_files():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_bytes((ROOT / name).read_bytes())
-    for path in (ROOT / "pgest").rglob("*"):
-        if path.is_file() and "__pycache__" not in path.parts:
-            target = source / path.relative_to(ROOT)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(path.read_bytes())
-    # The build backend directly: no isolated environment, so nothing is downloaded.
-    build = "import setuptools.build_meta as b, sys; print(b.build_wheel(sys.argv[1]))"
     result = subprocess.run(
-        [sys.executable, "-c", build, str(source)], cwd=source, capture_output=True, text=True
+        [sys.executable, "-c", BUILD], cwd=source, capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr
-    (file,) = source.glob("*.whl")
+    return source
+
+
+@pytest.fixture(scope="module")
+def wheel(built) -> zipfile.ZipFile:
+    (file,) = built.glob("*.whl")
     return zipfile.ZipFile(file)
+
+
+@pytest.fixture(scope="module")
+def metadata(wheel) -> Message:
+    (name,) = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
+    return Parser().parsestr(wheel.read(name).decode())
 
 
 def test_the_wheel_has_every_module_and_the_type_marker(wheel):
@@ -47,11 +73,18 @@ def test_the_wheel_has_every_module_and_the_type_marker(wheel):
     assert not foreign
 
 
-def test_the_metadata_says_which_pythons_and_extras(wheel):
-    (name,) = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
-    metadata = Parser().parsestr(wheel.read(name).decode())
+def test_the_source_distribution_has_what_its_tests_read(built):
+    (file,) = built.glob("*.tar.gz")
+    with tarfile.open(file) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
+    assert set(FILES) <= project_files()
+    assert not project_files() - inside
+
+
+def test_the_metadata_says_which_pythons_and_extras(metadata):
     assert metadata["Name"] == "pgest"
-    assert metadata["License"] == "MIT" or metadata["License-Expression"] == "MIT"
+    assert metadata["License-Expression"] == "MIT"
+    assert metadata["Description-Content-Type"] == "text/markdown"
     pythons = {
         line.rpartition(" ")[2]
         for line in metadata.get_all("Classifier")
@@ -63,22 +96,21 @@ def test_the_metadata_says_which_pythons_and_extras(wheel):
     }  # fmt: skip
 
 
-def test_pyproject_holds_only_tool_settings():
-    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    tables = set(re.findall(r"^\[+([\w-]+)", text, re.MULTILINE))
-    assert tables == {"build-system", "tool"}
+def test_the_readme_of_an_index_links_to_nothing_beside_it(metadata):
+    """There is no `docs/` beside the page of a package index."""
+    description = metadata.get_payload()
+    relative = re.compile(r"\]\((?!https?://)")
+    assert relative.search((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert not relative.search(description)
+    assert "| Quickstart (`docs/quickstart.md`) | from an empty file" in description
 
 
-def test_the_version_is_said_once():
+def test_the_version_is_said_once(metadata):
     import pgest
 
-    # setup.py is read, not run: running it would need setuptools' command line.
-    line = next(
-        line
-        for line in (ROOT / "setup.py").read_text(encoding="utf-8").splitlines()
-        if line.startswith("VERSION")
-    )
-    assert pgest.__version__ == line.split('"')[1]
+    assert metadata["Version"] == pgest.__version__
+    for name in ("pyproject.toml", "setup.py"):
+        assert pgest.__version__ not in (ROOT / name).read_text(encoding="utf-8")
     assert f"## {pgest.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
