@@ -101,7 +101,7 @@ class RandomTFPolicy(TFPolicy):
       ValueError: for an integer action without bounds, or an infinite bound together with
         `emit_log_probability`.
 
-    >>> from pgest import time_steps
+    >>> from pgest.policies import time_steps
     >>> spec = time_steps.time_step_spec(tf.TensorSpec((4,), tf.float32))
     >>> policy = RandomTFPolicy(spec, specs.BoundedTensorSpec((), tf.int64, 2, 2))
     >>> policy.action(time_steps.restart(tf.zeros((3, 4)), batch_size=3)).action.numpy()

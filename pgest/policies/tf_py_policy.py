@@ -37,7 +37,7 @@ class TFPyPolicy(TFPolicy):
     Raises:
       TypeError: `policy` is no `PyPolicy`.
 
-    >>> from pgest import py_policies, time_steps
+    >>> from pgest.policies import py_policies, time_steps
     >>> spec = time_steps.time_step_spec(specs.ArraySpec((4,), np.float32))
     >>> expert = py_policies.RandomPyPolicy(spec, specs.BoundedArraySpec((), np.int64, 2, 2))
     >>> policy = TFPyPolicy(expert)

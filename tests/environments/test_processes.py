@@ -108,8 +108,8 @@ def test_a_registration_of_this_process_alone_reaches_the_others():
 
 
 SCRIPT = """
-from pgest import environments
-environments.make("CartPole-v1", 1, vectorization="async")
+import pgest
+pgest.make("CartPole-v1", 1, vectorization="async")
 """
 
 

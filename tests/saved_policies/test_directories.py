@@ -108,12 +108,12 @@ WRITER = """
 import sys, time, types
 from tests.saved_policies import saved_policy_models as models
 import tensorflow as tf
-from pgest import policies
+from pgest.policies import ready_made
 from pgest.saved_policies import directories, triggers
 
 directory, delay = sys.argv[1], float(sys.argv[2])
 policy = models.DiscretePolicy()
-agent = types.SimpleNamespace(policy=policies.GreedyPolicy(policy), collect_policy=policy)
+agent = types.SimpleNamespace(policy=ready_made.GreedyPolicy(policy), collect_policy=policy)
 step = tf.Variable(0, dtype=tf.int64)
 if delay:
     sync = directories._sync
