@@ -1,4 +1,38 @@
-"""pgest: policy gradients the Estimator way, on today's TensorFlow."""
+"""pgest: policy gradients the Estimator way, on today's TensorFlow.
+
+Start with a `model_fn` that returns an `EstimatorSpec` (or a ready-made one, `models.PPO()`), and a
+`PGAgent` that trains it on an environment. The names, in the order in which one meets them:
+
+Agent and contract
+    PGAgent, EstimatorSpec, Modes, RunConfig, UpdateConfig, EpisodeStatistics
+
+Inside a model_fn
+    minimize, scope, get_global_step, get_global_timestep, get_global_episode,
+    get_observation_space, get_action_space
+
+Memories
+    BatchMemory, RolloutMemory
+
+Hooks
+    BaseMonitor, RunContext, Every, Limits, Evaluation, CheckpointSaverHook,
+    CheckpointSaverListener, EvaluationHook, FinalOpsHook, HistoryHook, LoggingTensorHook,
+    NanTensorHook, NanLossDuringTrainingError, ProfilerHook, ProgressBarHook, StepCounterHook,
+    StopAtEpisodeHook, StopAtStepHook, StopAtTimestepHook, StopOnNoImprovementHook,
+    StopOnReturnHook, SummarySaverHook
+
+Models and what they are built of, as modules
+    models, networks, distributions, losses, returns, normalization, schedules (and Schedule), hooks
+
+Environments
+    make, measure_environments, EnvironmentSpeed, EnvironmentFailure, graph_environments
+
+What users of TF-Agents look for; training needs none of it
+    TFPolicy, GreedyPolicy, RandomTFPolicy, PyPolicy, RandomPyPolicy, TFPyPolicy,
+    TimeStep, StepType, PolicyStep, Trajectory, restart, transition, termination, truncation,
+    time_step_spec, time_step_from_observation,
+    PolicySaver, AsyncPolicySaver, PolicySaverHook, PolicySavedModelTrigger, IntervalTrigger,
+    SavedModelPyTFEagerPolicy, load_policy, saved_steps, materialize_saved_model, specs
+"""
 
 from pgest import (
     distributions,

@@ -52,6 +52,23 @@ def test_the_methods_have_docstrings(name):
     assert not bare, f"pgest.{name}: no docstring on {bare}"
 
 
+def test_help_lists_every_name_those_of_tf_agents_last():
+    listed = re.findall(r"\w+", pgest.__doc__)
+    missing = [name for name in NAMES if name not in listed]
+    assert not missing, f"the docstring of pgest does not list {missing}"
+    places = [listed.index(name) for name in ("PGAgent", "BatchMemory", "BaseMonitor", "make")]
+    assert places == sorted(places) and max(places) < listed.index("TFPolicy")
+
+
+def test_the_reference_has_the_names_of_tf_agents_on_a_page_of_their_own():
+    main, own = (ROOT / "docs" / "api.md", ROOT / "docs" / "api_tf_agents.md")
+    own_group = pgest.__doc__.partition("users of TF-Agents look for")[2]
+    for name in NAMES:
+        page = own if re.search(rf"\b{name}\b", own_group) else main
+        shown = page.read_text(encoding="utf-8")
+        assert re.search(rf"^::: pgest\.{name}$", shown, re.MULTILINE), f"{page.name}: {name}"
+
+
 def test_all_is_sorted_and_complete():
     assert len(set(pgest.__all__)) == len(pgest.__all__)
     imported = {
