@@ -22,6 +22,7 @@ FLOORS = (
     ("hooks", "models", "tracing"),
     ("saved_policies",),
     ("agents",),
+    ("commands", "__main__"),
 )
 # Sends an environment's factory to a process that it starts; reads no file with it.
 MAY_PICKLE = {"environments.vector"}

@@ -1,0 +1,1 @@
+"""The command line: `pgest train` and what comes after it, and the tuned settings of tasks."""

@@ -1,0 +1,34 @@
+"""The program `pgest`: it gathers the commands."""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+import click
+
+from pgest.commands import playing_commands, settings_command, training_command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(importlib.metadata.version("pgest"), prog_name="pgest")
+def pgest() -> None:
+    """Policy gradients on TensorFlow, from the command line.
+
+    `pgest train` trains; the other commands take the directory of a run. Each says with --help what
+    it takes, and shows an example.
+    """
+
+
+for command in (
+    training_command.train,
+    playing_commands.evaluate,
+    playing_commands.enjoy,
+    playing_commands.export,
+    settings_command.settings,
+):
+    pgest.add_command(command)
+
+
+def main() -> None:
+    """What the console script and `python -m pgest` call; it ends the process."""
+    pgest(prog_name="pgest")
