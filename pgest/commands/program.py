@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-
 import click
 
 from pgest.commands import playing_commands, settings_command, training_command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(importlib.metadata.version("pgest"), prog_name="pgest")
+@click.version_option(package_name="pgest", prog_name="pgest")
 def pgest() -> None:
     """Policy gradients on TensorFlow, from the command line.
 

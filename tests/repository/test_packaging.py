@@ -65,7 +65,7 @@ def test_the_wheel_has_every_module_and_the_type_marker(wheel):
     expected = {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "pgest").rglob("*")
-        if path.suffix == ".py" or path.name == "py.typed"
+        if path.suffix in (".py", ".yaml") or path.name == "py.typed"
     }
     assert "pgest/py.typed" in inside
     assert expected <= inside
@@ -92,7 +92,7 @@ def test_the_metadata_says_which_pythons_and_extras(metadata):
     }
     assert pythons == {"3.10", "3.11", "3.12", "3.13"}
     assert set(metadata.get_all("Provides-Extra")) == {
-        "envpool", "notebook", "mujoco", "box2d", "atari", "docs", "dev", "peers",
+        "envpool", "video", "notebook", "mujoco", "box2d", "atari", "docs", "dev", "peers",
     }  # fmt: skip
 
 
@@ -114,7 +114,17 @@ def test_the_version_is_said_once(metadata):
     assert f"## {pgest.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
-OPTIONAL = ("matplotlib", "pandas", "torch", "IPython", "envpool", "mujoco", "cv2", "ale_py")
+OPTIONAL = (
+    "matplotlib",
+    "pandas",
+    "torch",
+    "IPython",
+    "envpool",
+    "mujoco",
+    "cv2",
+    "ale_py",
+    "imageio_ffmpeg",
+)
 
 
 def test_import_needs_no_extra():
