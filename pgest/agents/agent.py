@@ -29,7 +29,8 @@ class PGAgent:
     Args:
       model_fn: `model_fn(features, labels[, mode[, params[, config[, model_dir]]]])` returning an
         `EstimatorSpec`; a function, bound method, `functools.partial` or object with `__call__`.
-      memory: a `BatchMemory`; it decides when there is enough for an update.
+      memory: a `BatchMemory`; it decides when there is enough for an update. None takes the memory
+        and the update that a ready-made model was made for; `optimizer_params` go before those.
       optimizer_params: an `UpdateConfig`, or a dict of its fields: discount, gae_lambda, epochs
         and the like.
       model_dir: directory of checkpoints and TensorBoard files. If it holds a checkpoint, training
@@ -54,7 +55,7 @@ class PGAgent:
     def __init__(
         self,
         model_fn: Callable[..., model_fn_lib.EstimatorSpec],
-        memory: memory_lib.BatchMemory,
+        memory: memory_lib.BatchMemory | None = None,
         optimizer_params: update_config.UpdateConfig | Mapping[str, Any] | None = None,
         model_dir: str | os.PathLike[str] | None = None,
         config: run_config.RunConfig | None = None,
@@ -62,6 +63,8 @@ class PGAgent:
         *,
         warm_start_from: str | os.PathLike[str] | None = None,
     ):
+        if memory is None:
+            memory, optimizer_params = runs.settings_of(model_fn, optimizer_params)
         if not isinstance(memory, memory_lib.BatchMemory):
             raise ValueError(
                 f"memory is {type(memory).__name__}; expected a BatchMemory, for example "
@@ -210,15 +213,19 @@ class PGAgent:
         episodes: int = 10,
         checkpoint_path: str | None = None,
         name: str | None = None,
+        *,
+        greedy: bool = True,
     ) -> dict[str, float]:
-        """Plays greedy episodes and says how good they were.
+        """Plays episodes and says how good they were.
 
         Args:
           env: as for `train`. Environments that pgest makes play the same episodes each time.
           episodes: how many; shared out among the environments of a vector.
-          checkpoint_path: evaluate these weights; by default the present ones, in a process that
-            has not trained those of the newest checkpoint.
+          checkpoint_path: evaluate these weights: a checkpoint, a directory (its newest), or
+            "best" (what an `EvaluationHook` kept in `model_dir`); by default the present ones, in
+            a process that has not trained those of the newest checkpoint.
           name: TensorBoard's directory is `eval_<name>` instead of `eval`.
+          greedy: take the mode of the distribution; False samples from it, as training does.
 
         Returns:
           `return_mean`, `_std`, `_min`, `_max` and the like for `length`, `loss` and the
@@ -226,7 +233,7 @@ class PGAgent:
         """
         memory_lib.check_size("episodes", episodes)
         with self._saved.weights(checkpoint_path, trained=self._trainer is not None):
-            results = self._evaluator.evaluate(env, episodes, self.update_config)
+            results = self._evaluator.evaluate(env, episodes, self.update_config, greedy=greedy)
             for counter in counters.NAMES:  # of the weights that were evaluated
                 results[counter] = float(getattr(self.counters, counter[len("global_") :]))
         if self._trainer is not None and self._trainer.uses(env):

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 import tf_keras
-from typing_extensions import override
 
 from pgest import returns, specs
-from pgest.agents import loops, training
+from pgest.agents import loops, shares, training
 from pgest.contract import episodes, model_fn, update_config
 from pgest.environments import making
 from pgest.environments import view as environment_view
@@ -45,7 +44,12 @@ class Evaluator:
         self._mask_spec: Any = None
 
     def evaluate(
-        self, env: Any, num_episodes: int, config: update_config.UpdateConfig
+        self,
+        env: Any,
+        num_episodes: int,
+        config: update_config.UpdateConfig,
+        *,
+        greedy: bool = True,
     ) -> dict[str, float]:
         """Plays `num_episodes` and returns statistics by name; see `PGAgent.evaluate`."""
         seed = (self._model.seed + _SEED_OFFSET) % 2**31
@@ -53,8 +57,8 @@ class Evaluator:
         try:
             view.reset(0)
             view.observe()
-            actor = self._actor_of(view)
-            memory = _Shares(num_episodes, view.num_envs)
+            actor = self._actor_of(view, greedy)
+            memory = shares.Shares(num_episodes, view.num_envs)
             metrics = self._metrics_for(
                 training.batch_signature(actor, memory, view), actor, config
             )
@@ -78,7 +82,7 @@ class Evaluator:
             view.reset(0)
             view.observe()
             actor = self._actor_of(view)
-            memory = _Shares(1, view.num_envs)
+            memory = shares.Shares(1, view.num_envs)
             self._metrics_for(training.batch_signature(actor, memory, view), actor, config)
         finally:
             if view is not env:
@@ -110,18 +114,26 @@ class Evaluator:
         self._spaces = (view.observation_space, view.action_space)
         self._mask_spec = training.mask_spec(actor.mask_spec)
 
-    def _actor_of(self, view: environment_view.EnvironmentView) -> acting.Actor:
+    def _actor_of(
+        self, view: environment_view.EnvironmentView, greedy: bool = True
+    ) -> acting.Actor:
         self._spaces = (view.observation_space, view.action_space)
-        actor = self._actor(view.num_envs, training.mask_spec(view.action_mask))
+        actor = self._actor(view.num_envs, training.mask_spec(view.action_mask), greedy)
         self.remember(view, actor)
         return actor
 
-    def _actor(self, num_envs: int, mask_spec: Any) -> acting.Actor:
-        key = (num_envs, str(self._spaces), str(mask_spec))
+    def _actor(self, num_envs: int, mask_spec: Any, greedy: bool = True) -> acting.Actor:
+        key = (num_envs, str(self._spaces), str(mask_spec), greedy)
         if key not in self._actors:
+            trained = self._model.store.num_envs  # an actor that explores notes its own number
             self._actors[key] = acting.Actor(
-                self._model, *self._spaces, num_envs=num_envs, mask_spec=mask_spec, explore=False
+                self._model,
+                *self._spaces,
+                num_envs=num_envs,
+                mask_spec=mask_spec,
+                explore=not greedy,
             )
+            self._model.store.num_envs = trained
         return self._actors[key]
 
     def _counters(self) -> counters_lib.Counters:
@@ -316,37 +328,9 @@ def _checked_names(metrics: Mapping[str, Any]) -> Mapping[str, Any]:
     return metrics
 
 
-class _Shares(memory_lib.BatchMemory):
-    """Keeps the same share of episodes of every environment: else short ones would be favoured.
-
-    Args:
-      num_episodes: of all environments together.
-      num_envs: B.
-
-    Attributes:
-      left: episodes that an environment has still to play, int64 `[B]`.
-    """
-
-    def __init__(self, num_episodes: int, num_envs: int):
-        super().__init__(episodes=num_episodes)
-        self.left = (num_episodes + num_envs - 1 - np.arange(num_envs)) // num_envs
-
-    @override
-    def step_vector(self, values: Mapping[str, Any], acted: np.ndarray | None = None) -> None:
-        wanted = self.left > 0
-        if not wanted.all():
-            acted = wanted if acted is None else acted & wanted
-        super().step_vector(values, acted)
-
-    @override
-    def bootstrap(self, columns: np.ndarray, values: np.ndarray) -> None:
-        wanted = self.left[columns] > 0
-        super().bootstrap(columns[wanted], values[wanted])
-
-
 def _play(
     loop: loops.HostLoop,
-    memory: _Shares,
+    memory: shares.Shares,
     context: monitor.RunContext,
     hooks: Sequence[monitor.BaseMonitor],
 ) -> list[episodes.EpisodeStatistics]:

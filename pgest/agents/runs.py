@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -196,6 +196,22 @@ class Run(monitor.RunContext):
 def _save(run: Run) -> None:
     if run._begun:
         run.save_checkpoint()
+
+
+def settings_of(model_fn: Any, optimizer_params: Any) -> tuple[Any, Any]:
+    """The memory that a ready-made model was made for, and its update under the user's settings.
+
+    Raises:
+      ValueError: the model_fn does not say what memory it needs.
+    """
+    if not hasattr(model_fn, "default_memory"):
+        raise ValueError(
+            "PGAgent got no memory, and this model_fn does not say which one it needs (the "
+            "ready-made pgest.models do): pass memory=pgest.BatchMemory(batch_size=2000)."
+        )
+    if optimizer_params is None or isinstance(optimizer_params, Mapping):
+        optimizer_params = {**model_fn.default_optimizer_params(), **(optimizer_params or {})}
+    return model_fn.default_memory(), optimizer_params
 
 
 def absolute_limits(counters: Any, **given: tuple[int | None, int | None]) -> monitor.Limits:

@@ -99,7 +99,8 @@ class SavedState:
             yield
             self._check_fit(whole=False)
             return
-        values = checkpoints.read(os.fspath(checkpoint_path))
+        checkpoint_path = self._located(os.fspath(checkpoint_path))
+        values = checkpoints.read(checkpoint_path)
         before = self.live_or_saved()
         try:
             # Variables that are born inside take these values too, and have their own afterwards.
@@ -111,6 +112,30 @@ class SavedState:
                 )
         finally:
             self._assign({**before, **own})
+
+    def _located(self, path: str) -> str:
+        """The checkpoint that a path, a directory or "best" means.
+
+        Raises:
+          FileNotFoundError: there is none.
+        """
+        directory = path
+        if path == "best":
+            if self._model_dir is None:
+                raise FileNotFoundError(
+                    'checkpoint_path="best" is what an EvaluationHook kept in model_dir, and this '
+                    "agent has no model_dir."
+                )
+            directory = os.path.join(self._model_dir, "best")
+        elif not os.path.isdir(path):
+            return path
+        newest = checkpoints.latest(directory)
+        if newest is None:
+            raise FileNotFoundError(
+                f"checkpoint_path={path!r}: the directory {directory!r} holds no checkpoint."
+                + (" Train with a pgest.EvaluationHook to keep the best." if path == "best" else "")
+            )
+        return newest
 
     def _follow_newest(self) -> None:
         path = checkpoints.latest(self._model_dir)

@@ -10,6 +10,7 @@ import tensorflow as tf
 import tf_keras
 
 from pgest import losses, schedules
+from pgest.memory import memory
 from pgest.models import policy_gradient
 
 
@@ -31,6 +32,14 @@ class A2C(policy_gradient.PolicyGradientModel):
 
     learning_rate: Any = 7e-4
     rms_epsilon: float = 1e-5
+
+    def default_memory(self) -> memory.BatchMemory:
+        """A rollout of five timesteps of each environment."""
+        return memory.RolloutMemory(horizon=5)
+
+    def default_optimizer_params(self) -> dict[str, Any]:
+        """Returns of n timesteps, as they are."""
+        return {"gae_lambda": 1.0, "normalize_advantage": False}
 
     def loss(
         self, distribution: Any, value: tf.Tensor | None, labels: Mapping[str, Any]

@@ -68,6 +68,17 @@ class PolicyGradientModel(abc.ABC):
         """Whether the model has a value to bootstrap and to build advantages from."""
         return True
 
+    def default_memory(self) -> memory.BatchMemory:
+        """A new memory of the kind that the model was made for; the agent's where it gets none."""
+        return memory.BatchMemory(batch_size=2000)
+
+    def default_optimizer_params(self) -> dict[str, Any]:
+        """The update that the model was made for; the agent's where it gets no memory.
+
+        What the agent's `optimizer_params` say goes before it.
+        """
+        return {}
+
     def __call__(
         self,
         features: Mapping[str, Any],

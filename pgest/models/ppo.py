@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from pgest import losses
+from pgest.memory import memory
 from pgest.models import policy_gradient
 
 
@@ -24,6 +25,7 @@ class PPO(policy_gradient.PolicyGradientModel):
 
     Example:
 
+        agent = pgest.PGAgent(pgest.models.PPO())  # 2048 timesteps, 10 epochs, minibatches of 64
         agent = pgest.PGAgent(
             pgest.models.PPO(), pgest.RolloutMemory(horizon=256),
             optimizer_params={"epochs": 10, "minibatch_size": 64},
@@ -31,6 +33,14 @@ class PPO(policy_gradient.PolicyGradientModel):
     """
 
     clip_ratio: Any = 0.2
+
+    def default_memory(self) -> memory.BatchMemory:
+        """A rollout of 2048 timesteps of each environment."""
+        return memory.RolloutMemory(horizon=2048)
+
+    def default_optimizer_params(self) -> dict[str, Any]:
+        """Ten epochs of minibatches of 64."""
+        return {"epochs": 10, "minibatch_size": 64}
 
     def loss(
         self, distribution: Any, value: tf.Tensor | None, labels: Mapping[str, Any]

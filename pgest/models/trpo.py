@@ -10,6 +10,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from pgest import losses
+from pgest.memory import memory
 from pgest.models import policy_gradient
 from pgest.variables import sharing
 
@@ -55,6 +56,10 @@ class TRPO(policy_gradient.PolicyGradientModel):
     line_search_shrinkage: Any = 0.8
     critic_passes: int = 10
     critic_minibatch_size: int | None = 128
+
+    def default_memory(self) -> memory.BatchMemory:
+        """A rollout of 2048 timesteps of each environment."""
+        return memory.RolloutMemory(horizon=2048)
 
     def loss(
         self, distribution: Any, value: tf.Tensor | None, labels: Mapping[str, Any]
