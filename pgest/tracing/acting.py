@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from pgest import specs
 from pgest.contract import model_fn
+from pgest.distributions import fitting
 from pgest.environments import actions
 from pgest.tracing import model as model_lib
 from pgest.tracing import programs
@@ -237,6 +238,7 @@ class Actor:
         if distribution is None:
             action = predictions.pop("results")
         else:
+            fitting.check_fits(self._action_space, distribution)
             action = distribution.sample(seed=seed) if self._explore else distribution.mode()
             # Of greedy actions too: losses of EVAL read it. And of a copy: TensorFlow Probability
             # remembers what a sample was made of; TRAIN, which gets it alone, rounds otherwise.
