@@ -242,7 +242,8 @@ class Build:
             variable = self._transient(next_creator, name, kwargs)
             self._steps.append((name, variable))
             return variable
-        metric = variable_store.is_metric(kwargs.get("synchronization"), kwargs.get("aggregation"))
+        described = map(kwargs.get, ("synchronization", "aggregation", "collections"))
+        metric = variable_store.is_metric(*described)
         evaluating = self.mode == "EVAL"
         if origin is Origin.OPTIMIZER_SETTING or (metric and not evaluating):
             return self._transient(next_creator, name, kwargs)

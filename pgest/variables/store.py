@@ -16,6 +16,9 @@ from pgest.variables import initial_values
 # The names that Keras gives an optimizer's own step count.
 _OPTIMIZER_STEPS = ("iteration", "iter")
 _OUTSIDE = "outside"
+# The collections of what Estimator initialised anew for each evaluation.
+_KEYS = tf.compat.v1.GraphKeys
+_LOCAL = frozenset([_KEYS.LOCAL_VARIABLES, _KEYS.METRIC_VARIABLES])
 # The name under which checkpoints hold a run's seed, beside the counters and the model's variables.
 SEED = "random_seed"
 
@@ -252,11 +255,19 @@ def outside_optimizer(what: str) -> str:
     )
 
 
-def is_metric(synchronization: Any, aggregation: Any) -> bool:
-    """Whether these are a metric's: what it counts is neither shared nor saved."""
-    return (
-        synchronization is tf.VariableSynchronization.ON_READ
-        and aggregation is tf.VariableAggregation.SUM
+def is_metric(synchronization: Any, aggregation: Any, collections: Any = None) -> bool:
+    """Whether these are a metric's: what it counts is neither shared nor saved.
+
+    Args:
+      synchronization: of the variable.
+      aggregation: of the variable; TensorFlow 1 has an enumeration of its own.
+      collections: of TensorFlow 1, which put local and metric variables aside by them.
+    """
+    if _LOCAL.intersection(collections or ()):
+        return True
+    return synchronization is tf.VariableSynchronization.ON_READ and aggregation in (
+        tf.VariableAggregation.SUM,
+        tf.compat.v1.VariableAggregation.SUM,
     )
 
 

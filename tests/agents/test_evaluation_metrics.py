@@ -82,3 +82,36 @@ def test_the_advantage_is_that_of_training(normalize):
     expected = (advantage - advantage.mean()) / advantage.std(ddof=1) if normalize else advantage
     assert results["loss"] == pytest.approx(expected.mean(), abs=1e-5)
     assert results["std"] == pytest.approx(expected.std(), rel=1e-5)
+
+
+def v1_metrics(features, labels, mode, params):
+    """Metrics made before the mode is asked for, as in TensorFlow's guide to custom Estimators."""
+    spec = model_fns.policy_gradient(features, labels, mode, params)
+    if mode == pgest.Modes.PREDICT:
+        return spec
+    local = [tf.compat.v1.GraphKeys.LOCAL_VARIABLES]
+    batches = tf.compat.v1.Variable(0.0, trainable=False, name="batches", collections=local)
+    metrics = {
+        "accuracy": tf.compat.v1.metrics.accuracy(labels["action"], spec.distribution.mode()),
+        "rows": tf.compat.v1.metrics.mean(labels["reward"], name="mean_op"),
+        "batches": (batches.read_value(), batches.assign_add(1.0)),
+    }
+    if mode == pgest.Modes.EVAL:
+        return pgest.EstimatorSpec(mode, loss=spec.loss, eval_metric_ops=metrics)
+    return spec
+
+
+def test_metrics_of_tensorflow_1_made_in_every_mode_belong_to_one_evaluation(tmp_path):
+    agent = pgest.PGAgent(
+        v1_metrics,
+        pgest.BatchMemory(episodes=2),
+        model_dir=tmp_path,
+        params={"learning_rate": 0.1},
+        config=pgest.RunConfig(tf_random_seed=0, jit_compile=False),
+    )
+    for _ in range(2):
+        agent.train("CartPole-v1", steps=3)  # samples that are not the modes are not counted
+        results = agent.evaluate("CartPole-v1", episodes=2)
+        assert (results["accuracy"], results["rows"], results["batches"]) == (1.0, 1.0, 1.0)
+    names = " ".join(agent.get_variable_names())
+    assert not [name for name in ("total", "count", "batches") if name in names]
