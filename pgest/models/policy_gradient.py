@@ -200,7 +200,7 @@ class PolicyGradientModel(abc.ABC):
             )
             metrics["loss/value"] = value_loss
             loss += self.hyperparameter("value_weight", metrics) * value_loss
-        entropy_loss = losses.entropy_loss(_entropy(distribution, labels["action"]))
+        entropy_loss = losses.entropy_loss(_entropy(distribution, labels))
         metrics["loss/entropy"] = entropy_loss
         loss += self.hyperparameter("entropy_weight", metrics) * entropy_loss
         return loss, metrics
@@ -255,12 +255,19 @@ class PolicyGradientModel(abc.ABC):
         return normalization.RewardScaler(num_envs, discount=self.reward_discount)
 
 
-def _entropy(distribution: Any, action: Any) -> tf.Tensor:
-    """The entropy; where a distribution has none in closed form, its estimate from the samples."""
+def _entropy(distribution: Any, labels: Mapping[str, Any]) -> tf.Tensor:
+    """The entropy; where a distribution has none in closed form, its estimate from the samples.
+
+    The estimate's gradient is the entropy's, by the score function (Williams 1992): that of
+    -log_prob itself is 0 in the mean. Samples of the policy that acted are weighted by their ratio.
+    """
     try:
         return distribution.entropy()
     except NotImplementedError:
-        return -distribution.log_prob(action)
+        log_prob = distribution.log_prob(labels["action"])
+        acted = labels.get("log_prob")
+        ratio = tf.exp(log_prob - tf.stop_gradient(log_prob if acted is None else acted))
+        return -ratio * tf.stop_gradient(log_prob)
 
 
 def _after_batch(
