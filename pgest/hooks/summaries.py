@@ -25,13 +25,14 @@ TAGS: Mapping[str, str] = {
     "loss/value": "The part of the loss that fits the value to its target.",
     "loss/entropy": "The part of the loss that rewards exploring.",
     "policy/entropy": "Mean entropy of the policy in nats; falls as the policy makes up its mind.",
-    "policy/kl": "Mean Kullback-Leibler divergence from the policy that acted to the new one; how "
-    "far the update went.",
+    "policy/kl": "Kullback-Leibler divergence from the policy that acted to the present one, "
+    "looked at before each step of the update; the mean over the steps. So it is 0 where an update "
+    "is one step.",
     "policy/clip_fraction": "Share of the timesteps whose probability ratio PPO clipped.",
     "value/explained_variance": "1 where the value predicts the returns exactly, 0 where it is "
     "no better than their mean, below 0 where it is worse.",
     "gradient_norm": "Global norm of the gradients before clipping.",
-    "learning_rate": "The optimizer's learning rate at the last step.",
+    "learning_rate": "The optimizer's learning rate, the mean over the update's steps.",
     "speed/steps_per_second": "Steps (executions of the train_op) a second.",
     "speed/timesteps_per_second": "Timesteps (actions taken in environments) a second, all "
     "environments together.",

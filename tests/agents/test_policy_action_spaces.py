@@ -8,6 +8,7 @@ import tf_keras
 from gymnasium import spaces
 
 import pgest
+from pgest.specs import nests
 from tests.models.model_environments import AnySpaces
 
 OBSERVATIONS = np.random.default_rng(0).uniform(-1, 1, (4, 3)).astype(np.float32)
@@ -65,7 +66,7 @@ def test_the_greedy_policy_and_the_export_act_as_the_agent_predicts(name, tmp_pa
     assert_same(points, expected)
     module = tf.saved_model.load(agent.export_saved_model(tmp_path))
     served = module.signatures["serving_default"](tf.constant(OBSERVATIONS))
-    for path, leaf in pgest.nests.flatten_with_paths({"action": expected}):
+    for path, leaf in nests.flatten_with_paths({"action": expected}):
         assert_same(served[path], leaf)
 
 
