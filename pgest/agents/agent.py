@@ -10,8 +10,16 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pgest.agents import evaluator, exports, graph_training, loops, runs, saved_state, training
-from pgest.agents.resuming import go_on, state_of
+from pgest.agents import (
+    evaluator,
+    exports,
+    graph_training,
+    loops,
+    resuming,
+    runs,
+    saved_state,
+    training,
+)
 from pgest.contract import episodes as episodes_lib
 from pgest.contract import model_fn as model_fn_lib
 from pgest.contract import run_config, update_config
@@ -162,7 +170,7 @@ class PGAgent:
             trainer = self._trainer_for(env)
             self.counters.publish(run.progress)
             run.begin(trainer.all_hooks(hooks))
-            go_on(trainer, run, *self._saved.take_run())
+            resuming.go_on(trainer, run, *self._saved.take_run())
             while not run.is_over():
                 trainer.collect(run)
                 if trainer.ready(run):
@@ -337,7 +345,7 @@ class PGAgent:
         """
         if self.model_dir is None:
             return None
-        return self._saved.save(self.model_dir, state_of(self._trainer, self._run))
+        return self._saved.save(self.model_dir, resuming.state_of(self._trainer, self._run))
 
     def latest_checkpoint(self) -> str | None:
         """Path of the newest checkpoint in `model_dir`; None where there is none."""
