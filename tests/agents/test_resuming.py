@@ -114,10 +114,6 @@ class Forgetful(gymnasium.Wrapper):
         observation, info = self.env.reset(**arguments)
         return observation + self._offset, info
 
-    def step(self, action):
-        observation, *rest = self.env.step(action)
-        return observation + self._offset, *rest
-
 
 def test_what_does_not_come_back_is_named_once_and_the_run_goes_on(tmp_path):
     every, limits = pgest.Every(timesteps=20), {"max_timesteps": 120}
