@@ -10,16 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pgest.agents import (
-    evaluator,
-    exports,
-    graph_training,
-    loops,
-    resuming,
-    runs,
-    saved_state,
-    training,
-)
+from pgest.agents import evaluator, exports, graph_training, loops, runs, saved_state, training
 from pgest.contract import episodes as episodes_lib
 from pgest.contract import model_fn as model_fn_lib
 from pgest.contract import run_config, update_config
@@ -94,7 +85,6 @@ class PGAgent:
         )
         self._saved = saved_state.SavedState(self.model, self.model_dir, warm_start_from)
         self._trainer: training.Trainer | graph_training.GraphTrainer | None = None
-        self._run: runs.Run | None = None
         self._evaluator = evaluator.Evaluator(self.model)
         self._policies: exports.AgentPolicies | None = None
         self._writer: Any = None
@@ -170,7 +160,6 @@ class PGAgent:
             trainer = self._trainer_for(env)
             self.counters.publish(run.progress)
             run.begin(trainer.all_hooks(hooks))
-            resuming.go_on(trainer, run, *self._saved.take_run())
             while not run.is_over():
                 trainer.collect(run)
                 if trainer.ready(run):
@@ -343,9 +332,7 @@ class PGAgent:
         Returns:
           Its path; None without a model_dir, or where weights are not finite.
         """
-        if self.model_dir is None:
-            return None
-        return self._saved.save(self.model_dir, resuming.state_of(self._trainer, self._run))
+        return None if self.model_dir is None else self._saved.save(self.model_dir)
 
     def latest_checkpoint(self) -> str | None:
         """Path of the newest checkpoint in `model_dir`; None where there is none."""

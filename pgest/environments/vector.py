@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,7 @@ class VectorEnvironments(EnvironmentView):
         given: What the user gave.
         seed: The run's seed.
         owned: Whether pgest made it.
+        reseeding: Whether its environments are `worker.WorkerEnvironment`s.
 
     Raises:
         ValueError: An autoreset mode that is missing or unknown, spaces that pgest does not take,
@@ -61,6 +63,7 @@ class VectorEnvironments(EnvironmentView):
         given: Any,
         seed: int | None,
         owned: bool,
+        reseeding: bool = False,
     ) -> None:
         single_spaces = (env.single_observation_space, env.single_action_space)
         super().__init__(given, single_spaces, num_envs=env.num_envs, seed=seed, owned=owned)
@@ -72,6 +75,7 @@ class VectorEnvironments(EnvironmentView):
         self._vector = env
         self._mode = autoreset_mode(env)
         self.resets_take_steps = self._mode is AutoresetMode.NEXT_STEP
+        self._reseeding = reseeding
         self._takes_seeds = isinstance(env.unwrapped, (SyncVectorEnv, AsyncVectorEnv))
         self._is_envpool = hasattr(env.unwrapped, "all_env_ids")
         self._episodes = np.zeros(env.num_envs, np.int64)
@@ -85,7 +89,10 @@ class VectorEnvironments(EnvironmentView):
         self._observation = None
         self._episodes[:] = episode
         self._ended = np.zeros(self.num_envs, np.bool_)
-        self._reset(None, np.ones(self.num_envs, np.bool_))
+        options = None
+        if self._reseeding:
+            options = {worker.RESEED: (self.seed, int(episode))}
+        self._reset(options, np.ones(self.num_envs, np.bool_))
 
     @override
     def observe(self) -> Nest:
@@ -272,6 +279,45 @@ class VectorEnvironments(EnvironmentView):
         if processes.crashed(unwrapped) is not None:
             processes.kill(unwrapped)
         self._vector.close()
+
+
+def asynchronous(
+    factory: Callable[[], Any], num_envs: int, *, given: Any, seed: int | None
+) -> VectorEnvironments:
+    """Environments in processes of their own: spawned, since a fork of TensorFlow's threads hangs.
+
+    They reset themselves within the step that ends an episode (SAME_STEP: no round trip between
+    processes is lost) and reseed themselves from (seed, index, episode) each time.
+
+    Args:
+        factory: Makes one environment; pickled with cloudpickle.
+        num_envs: How many.
+        given: What the user gave.
+        seed: The run's seed.
+
+    Raises:
+        EnvironmentFailure: The processes did not start.
+    """
+    import cloudpickle  # type: ignore[import-untyped]  # a dependency of gymnasium
+
+    makers = [
+        functools.partial(worker.make_worker_environment, factory, index)
+        for index in range(num_envs)
+    ]
+    cloudpickle.register_pickle_by_value(worker)
+    try:
+        vector: VectorEnv = AsyncVectorEnv(
+            makers, context="spawn", autoreset_mode=AutoresetMode.SAME_STEP
+        )
+    except (EOFError, ConnectionError) as error:  # what a pipe raises when its process is gone
+        raise EnvironmentFailure(
+            f"The processes for {num_envs} environments ({describe(given)}) ended while starting; "
+            "they said why above. Spawned processes import the main script again: it must make "
+            'environments only under `if __name__ == "__main__":`.'
+        ) from error
+    finally:
+        cloudpickle.unregister_pickle_by_value(worker)
+    return VectorEnvironments(vector, given=given, seed=seed, owned=True, reseeding=True)
 
 
 def autoreset_mode(env: VectorEnv) -> AutoresetMode:
