@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import pathlib
+import re
 import shutil
 import time
 import warnings
@@ -14,12 +14,15 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf import text_format
 
-from pgest.variables import store
+from pgest.variables import store, whole_files
 
 ENVIRONMENT = "environment/"
 _PREFIX = "model.ckpt"
 _KEY_START = "variables/"
 _KEY_END = "/.ATTRIBUTES/VARIABLE_VALUE"
+_NAME = re.compile(rf"{re.escape(_PREFIX)}-(\d+)(?:-(\d+))?")
+# What a process that was killed left behind: half a checkpoint, or half of another file.
+_LEFT_OVER = re.compile(r"^\.writing-\d+-|\.writing-\d+$")
 
 
 class CheckpointMismatchError(ValueError):
@@ -37,7 +40,8 @@ def save(
     """Writes a checkpoint and sweeps old ones.
 
     The files appear under their own names only when they are complete, the index last, so a
-    reader, or a run that is killed meanwhile, never sees half a checkpoint.
+    reader, or a run that is killed meanwhile, never sees half a checkpoint. Their bytes are on the
+    disk before, so that no power cut leaves an empty file of that name.
 
     Args:
       directory: where; made if it does not exist.
@@ -48,6 +52,9 @@ def save(
 
     Returns:
       The checkpoint's path, as `tf.train.load_checkpoint` takes it.
+
+    Raises:
+      OSError: it cannot be written; earlier checkpoints are as they were.
     """
     os.makedirs(directory, exist_ok=True)
     path = os.path.join(directory, f"{_PREFIX}-{step}")
@@ -59,8 +66,13 @@ def save(
     try:
         # Through a dict, so that slashes in names survive.
         tf.train.Checkpoint(variables=dict(variables)).write(temporary)
-        for file in sorted(_files(temporary)):  # ".data-…" before ".index"
-            os.replace(file, path + str(file)[len(temporary) :])
+        files = sorted(_files(temporary))  # ".data-…" before ".index"
+        whole_files.rename([(file, path + file[len(temporary) :]) for file in files])
+    except (tf.errors.OpError, OSError) as error:
+        raise OSError(
+            f"The checkpoint {path!r} could not be written: {_message(error)} Earlier checkpoints "
+            "are as they were. Make room, or let the directory be written to, and start again."
+        ) from error
     finally:
         for file in _files(temporary):
             os.remove(file)
@@ -77,22 +89,44 @@ def latest(directory: str | os.PathLike[str] | None) -> str | None:
 
 
 def all_checkpoints(directory: str | os.PathLike[str] | None) -> list[str]:
-    """Paths of the checkpoints in `directory`, oldest first; the registered ones if there are."""
+    """Paths of the checkpoints in `directory`, oldest first.
+
+    These are the registered ones and, where a writer was killed before it could register it, a
+    complete one that is newer; without a state file that can be read, all that are there.
+    """
     if directory is None or not os.path.isdir(directory):
         return []
-    try:
-        state = tf.train.get_checkpoint_state(str(directory))
-    except (tf.errors.OpError, ValueError):
-        state = None
-    registered = _registered(str(directory), state)
-    found = sorted(
-        (
-            str(file)[: -len(".index")]
-            for file in pathlib.Path(directory).glob(f"{_PREFIX}-*.index")
-        ),
-        key=lambda path: os.path.getmtime(f"{path}.index"),
-    )
-    return registered or found
+    registered = _registered(str(directory), _state(str(directory)))
+    found = [path for path in _complete(str(directory)) if path not in registered]
+    if not registered:
+        return found
+    newest = registered[-1]
+    if not os.path.exists(f"{newest}.index"):
+        return registered
+    age = (_number(newest), _written_at(newest))
+    later = [path for path in found if _number(path) > age[0] and _written_at(path) >= age[1]]
+    return registered + later
+
+
+def sweep(directory: str | os.PathLike[str]) -> list[str]:
+    """Removes what writers left that were killed; to be called where no other process writes.
+
+    Returns:
+      The names that are gone.
+    """
+    left = [name for name in os.listdir(directory) if _LEFT_OVER.search(name)]
+    complete = {os.path.basename(path) for path in _complete(str(directory))}
+    for name in os.listdir(directory):  # the data of a checkpoint that has no index
+        stem, dot, _ = name.partition(".data-")
+        if dot and _NAME.fullmatch(stem) and stem not in complete:
+            left.append(name)
+    for name in left:
+        path = os.path.join(directory, name)
+        if os.path.isdir(path):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            os.remove(path)
+    return sorted(left)
 
 
 def read(path: str) -> dict[str, np.ndarray]:
@@ -197,9 +231,9 @@ def copy(path: str, destination: str | os.PathLike[str]) -> str:
     os.makedirs(destination, exist_ok=True)
     target = os.path.join(destination, os.path.basename(path))
     for file in sorted(_files(path)):
-        temporary = f"{target}{str(file)[len(path) :]}.writing-{os.getpid()}"
+        temporary = f"{target}{file[len(path) :]}.writing-{os.getpid()}"
         shutil.copyfile(file, temporary)
-        os.replace(temporary, target + str(file)[len(path) :])
+        whole_files.rename([(temporary, target + file[len(path) :])])
     return target
 
 
@@ -210,12 +244,18 @@ def remove(path: str) -> None:
 
 
 def _register(directory: str, path: str, keep_max: int | None, keep_every_n_hours: float) -> None:
-    state = tf.train.get_checkpoint_state(directory)
-    paths = _registered(directory, state)
-    times = list(state.all_model_checkpoint_timestamps) if state else []
-    times += [0.0] * (len(paths) - len(times))
+    state = _state(directory)
+    times = dict(
+        zip(_registered(directory, state), state.all_model_checkpoint_timestamps, strict=False)
+        if state
+        else ()
+    )
     last_preserved = state.last_preserved_timestamp if state else 0.0
-    known = [(p, t) for p, t in zip(paths, times, strict=False) if p != path]
+    known = [
+        (p, times[p] if p in times else _written_at(p))
+        for p in all_checkpoints(directory)
+        if p != path
+    ]
     known.append((path, time.time()))
     if not last_preserved:
         last_preserved = known[0][1]
@@ -233,17 +273,51 @@ def _register(directory: str, path: str, keep_max: int | None, keep_every_n_hour
         all_model_checkpoint_timestamps=[t for _, t in kept],
         last_preserved_timestamp=last_preserved,
     )
-    state_file = os.path.join(directory, "checkpoint")
-    temporary = f"{state_file}.writing-{os.getpid()}"
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text_format.MessageToString(proto))
-    os.replace(temporary, state_file)
+    whole_files.write_text(
+        os.path.join(directory, "checkpoint"), text_format.MessageToString(proto)
+    )
+
+
+def _state(directory: str) -> Any:
+    """What the state file says; None where there is none, or where it cannot be read."""
+    try:
+        state = tf.train.get_checkpoint_state(directory)
+    # Bytes that are no UTF-8 are a ValueError.
+    except (tf.errors.OpError, ValueError, text_format.ParseError):
+        return None
+    return state if state is not None and state.all_model_checkpoint_paths else None
 
 
 def _registered(directory: str, state: Any) -> list[str]:
     """The checkpoints that a state file names; the directory may have been copied since."""
     paths = state.all_model_checkpoint_paths if state else []
     return [os.path.join(directory, os.path.basename(path)) for path in paths]
+
+
+def _complete(directory: str) -> list[str]:
+    """Paths of the checkpoints whose index is there, registered or not, oldest first."""
+    names = [name.removesuffix(".index") for name in os.listdir(directory) if ".index" in name]
+    paths = [os.path.join(directory, name) for name in names if _NAME.fullmatch(name)]
+    return sorted(paths, key=lambda path: (_written_at(path), _number(path)))
+
+
+def _number(path: str) -> tuple[int, int]:
+    """The step in a checkpoint's name, and how many of that step there were before it."""
+    match = _NAME.fullmatch(os.path.basename(path))
+    return (int(match[1]), int(match[2] or 0)) if match else (-1, 0)
+
+
+def _written_at(path: str) -> float:
+    try:
+        return os.path.getmtime(f"{path}.index")
+    except FileNotFoundError:  # swept meanwhile, or gone
+        return 0.0
+
+
+def _message(error: Exception) -> str:
+    """What went wrong, as one sentence."""
+    text = error.message if isinstance(error, tf.errors.OpError) else str(error)
+    return f"{str(text).splitlines()[0].rstrip('.')}."
 
 
 def _files(path: str) -> Iterable[str]:
