@@ -40,6 +40,11 @@ class PGAgent:
       warm_start_from: a checkpoint, or a model_dir, whose variables are taken over where they fit;
         only where `model_dir` has no checkpoint yet.
 
+    Attributes:
+      model_dir: an absolute path, or None.
+      stop_reason: why the last `train` ended, "max_steps=100 is reached" or "SIGINT was received"
+        for instance; None before the first has ended.
+
     Raises:
       ValueError: model_fn's arguments do not fit, `memory` is no `BatchMemory`, an unknown
         optimizer parameter, or two different model_dirs.
@@ -88,6 +93,7 @@ class PGAgent:
         self._evaluator = evaluator.Evaluator(self.model)
         self._policies: exports.AgentPolicies | None = None
         self._writer: Any = None
+        self.stop_reason: str | None = None
 
     @property
     def counters(self) -> counters.Counters:
@@ -144,17 +150,19 @@ class PGAgent:
         Raises:
           ValueError: both of a pair are given, a limit is not positive, or model_fn and the
             environment do not fit each other.
+          ModelDirInUseError: another run trains in `model_dir`.
+          KeyboardInterrupt: after Ctrl-C, once the step has ended and a checkpoint is written; in
+            a notebook or an interactive shell `train` returns instead.
           TypeError: a limit is no integer, or a hook no `BaseMonitor`.
         """
         hooks = () if hooks is None else hooks
         defaults.check_hooks(hooks)
-        limits = runs.absolute_limits(
-            self.counters,
-            steps=(steps, max_steps),
-            timesteps=(timesteps, max_timesteps),
-            episodes=(episodes, max_episodes),
-        )
-        with runs.Run(self, env, limits) as run:
+        kinds = {
+            "steps": (steps, max_steps),
+            "timesteps": (timesteps, max_timesteps),
+            "episodes": (episodes, max_episodes),
+        }
+        with self._saved.lock, runs.Run(self, env, runs.absolute_limits(self, kinds)) as run:
             if run.is_over():
                 return self
             trainer = self._trainer_for(env)
@@ -331,6 +339,9 @@ class PGAgent:
 
         Returns:
           Its path; None without a model_dir, or where weights are not finite.
+
+        Raises:
+          ModelDirInUseError: another run trains in `model_dir`.
         """
         return None if self.model_dir is None else self._saved.save(self.model_dir)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from types import FrameType, TracebackType
@@ -152,19 +153,50 @@ class Run(monitor.RunContext):
         finally:
             for number, handler in self._handlers.items():
                 signal.signal(number, handler)
+            self._agent.stop_reason = self._why(error or next(iter(failures), None))
         if error is None and failures:
             raise failures[0]
         for failure in failures:
             _LOGGER.error("A hook failed while the run was ending: %s", failure)
-        if self._interrupt == signal.SIGTERM and error is None:
-            raise SystemExit(128 + signal.SIGTERM)
+        if self._interrupt is not None and error is None:
+            self._pass_on(self._interrupt)
         return error is None
 
-    def _interrupted(self, number: int, frame: FrameType | None) -> None:
-        """Lets the step end first; a second Ctrl-C does not wait."""
-        if self._interrupt is not None and number == signal.SIGINT:
-            self._insisted = True
+    def _why(self, failure: BaseException | None) -> str:
+        """Why the run ended, as one clause."""
+        if self._interrupt is not None and self.stop_reason is not None:
+            return self.stop_reason
+        if failure is not None:
+            return f"{type(failure).__name__}: {failure}"
+        if self.stop_reason is not None:
+            return self.stop_reason or "a hook asked to stop"
+        for kind in ("step", "timestep", "episode"):
+            limit = getattr(self.limits, f"max_{kind}s")
+            if limit is not None and getattr(self, kind) >= limit:
+                return f"max_{kind}s={limit} is reached"
+        return "nothing was left to do"
+
+    def _pass_on(self, number: int) -> None:
+        """Ends what called `train` as well: a loop over seeds is not to go on with the next one.
+
+        Where a person sits at the prompt, the prompt is what Ctrl-C asks for.
+        """
+        saved = "nothing is saved, there is no model_dir"
+        if self.model_dir is not None:
+            saved = f"the newest checkpoint is {self.newest_checkpoint}"
+        _LOGGER.warning(
+            "%s: the run ended after step %d; %s.", signal.Signals(number).name, self.step, saved
+        )
+        if number == signal.SIGTERM:
+            raise SystemExit(128 + signal.SIGTERM)
+        if not _is_interactive():
             raise KeyboardInterrupt
+
+    def _interrupted(self, number: int, frame: FrameType | None) -> None:
+        """Lets the step end first; a second signal does not wait."""
+        if self._interrupt is not None:
+            self._insisted = True
+            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
         self._interrupt = number
         self.request_stop(f"{signal.Signals(number).name} was received")
 
@@ -214,18 +246,27 @@ def settings_of(model_fn: Any, optimizer_params: Any) -> tuple[Any, Any]:
     return model_fn.default_memory(), optimizer_params
 
 
-def absolute_limits(counters: Any, **given: tuple[int | None, int | None]) -> monitor.Limits:
+def _is_interactive() -> bool:
+    """Whether a person types the next command: a shell of Python, IPython, a notebook."""
+    ipython = sys.modules.get("IPython")
+    return hasattr(sys, "ps1") or (ipython is not None and ipython.get_ipython() is not None)
+
+
+def absolute_limits(
+    agent: Any, given: Mapping[str, tuple[int | None, int | None]]
+) -> monitor.Limits:
     """Turns `steps` and `max_steps`, and their like, into absolute limits.
 
     Args:
-      counters: of the model, where the run begins.
-      **given: for "steps", "timesteps" and "episodes": this many more, and up to this many in all.
+      agent: whose counters tell where the run begins.
+      given: for "steps", "timesteps" and "episodes": this many more, and up to this many in all.
 
     Raises:
       ValueError: both of a pair are given, or one is not positive.
       TypeError: one is no integer.
     """
     limits = {}
+    counters = agent.counters
     for kind, (more, total) in given.items():
         if more is not None and total is not None:
             raise ValueError(

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from pgest.agents import directory_lock
+from pgest.contract import run_config
 from pgest.tracing import model as model_lib
 from pgest.variables import checkpoints, store
 
@@ -25,6 +27,9 @@ class SavedState:
       model_dir: where its checkpoints are, or None.
       warm_start_from: a checkpoint or model_dir to take over what fits from, where `model_dir`
         has no checkpoint.
+
+    Attributes:
+      lock: to be held by who writes to `model_dir`.
     """
 
     def __init__(
@@ -35,6 +40,9 @@ class SavedState:
     ):
         self._model = model
         self._model_dir = model_dir
+        self.lock = directory_lock.DirectoryLock(model_dir)
+        if warm_start_from is not None:  # read later, maybe from another working directory
+            warm_start_from = run_config.absolute(warm_start_from)
         self._warm_start_from = warm_start_from
         self._path: str | None = None
         self._values: dict[str, np.ndarray] = {}
@@ -73,13 +81,14 @@ class SavedState:
             return None
         config, counters = self._model.config, self._model.counters
         counters.publish()
-        return checkpoints.save(
-            directory,
-            self._model.saved_variables(),
-            step=counters.step,
-            keep_max=config.keep_checkpoint_max,
-            keep_every_n_hours=config.keep_checkpoint_every_n_hours,
-        )
+        with self.lock:
+            return checkpoints.save(
+                directory,
+                self._model.saved_variables(),
+                step=counters.step,
+                keep_max=config.keep_checkpoint_max,
+                keep_every_n_hours=config.keep_checkpoint_every_n_hours,
+            )
 
     def live_or_saved(self) -> dict[str, Any]:
         """Values by name: the live variables, and what the checkpoint holds besides."""
@@ -99,7 +108,7 @@ class SavedState:
             yield
             self._check_fit(whole=False)
             return
-        checkpoint_path = self._located(os.fspath(checkpoint_path))
+        checkpoint_path = self._located(os.path.expanduser(checkpoint_path))
         values = checkpoints.read(checkpoint_path)
         before = self.live_or_saved()
         try:

@@ -18,7 +18,8 @@ class RunConfig:
     """Settings of a run; change one with `dataclasses.replace(config, ...)`.
 
     Attributes:
-      model_dir: directory of checkpoints, TensorBoard files and exports; None writes nothing.
+      model_dir: directory of checkpoints, TensorBoard files and exports; None writes nothing. An
+        agent makes it absolute when it is made, `~` expanded.
       tf_random_seed: seeds initial weights, sampling, minibatches and environments. Two runs of
         one seed on one machine end in bit-equal weights. None draws a seed; checkpoints keep it.
       save_checkpoints_steps: a checkpoint every so many steps.
@@ -117,7 +118,7 @@ def _check_number(name: str, value: object, smallest: float, optional: bool = Tr
 
 
 def resolved(config: RunConfig | None, model_dir: str | os.PathLike[str] | None) -> RunConfig:
-    """A configuration with the model_dir that was given beside it.
+    """A configuration with the model_dir that was given beside it, as an absolute path.
 
     Raises:
       TypeError: `config` is no RunConfig.
@@ -126,14 +127,18 @@ def resolved(config: RunConfig | None, model_dir: str | os.PathLike[str] | None)
     if config is not None and not isinstance(config, RunConfig):
         raise TypeError(f"config is {type(config).__name__}; expected a pgest.RunConfig.")
     config = config or RunConfig()
-    if model_dir is None:
+    if model_dir is None and config.model_dir is None:
         return config
-    if config.model_dir is not None and os.fspath(config.model_dir) != os.fspath(model_dir):
-        raise ValueError(
-            f"model_dir is {os.fspath(model_dir)!r} and config.model_dir "
-            f"{os.fspath(config.model_dir)!r}; give one."
-        )
-    return dataclasses.replace(config, model_dir=model_dir)
+    _check_path("model_dir", model_dir)
+    given = [absolute(path) for path in (model_dir, config.model_dir) if path is not None]
+    if len(set(given)) > 1:
+        raise ValueError(f"model_dir is {given[0]!r} and config.model_dir {given[1]!r}; give one.")
+    return dataclasses.replace(config, model_dir=given[0])
+
+
+def absolute(path: str | os.PathLike[str]) -> str:
+    """`path` as it is meant now: the working directory may change while an agent lives."""
+    return os.path.abspath(os.path.expanduser(path))
 
 
 def set_threads(config: RunConfig) -> None:

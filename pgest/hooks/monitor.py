@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import tensorflow as tf
 
 from pgest.hooks import intervals
+from pgest.variables import checkpoints
 
 if TYPE_CHECKING:
     from pgest.contract import episodes as episodes_module
@@ -196,6 +197,14 @@ class RunContext:
         """The reason given with the first `request_stop`; None while nobody has asked."""
         return self._stop_reason
 
+    @property
+    def newest_checkpoint(self) -> str | None:
+        """Path of the newest checkpoint in `model_dir`, of whichever run; None: there is none.
+
+        It is a good one: nothing is saved once weights are broken.
+        """
+        return self.last_checkpoint or checkpoints.latest(self.model_dir)
+
     # --- health --------------------------------------------------------------------------------
 
     def mark_unhealthy(self, reason: str) -> None:
@@ -249,7 +258,7 @@ class RunContext:
         if not self.check_variables():
             _LOGGER.warning(
                 "No checkpoint is written at step %d: %s. The newest good one: %s.",
-                self.step, self.unhealthy_reason, self.last_checkpoint,
+                self.step, self.unhealthy_reason, self.newest_checkpoint,
             )  # fmt: skip
             return None
         path = self.write_checkpoint()

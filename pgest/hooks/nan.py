@@ -89,9 +89,9 @@ class NanTensorHook(monitor.BaseMonitor):
     def _message(self, context: monitor.RunContext, found: dict[str, float]) -> str:
         others = {name: value for name, value in context.metrics.items() if name not in found}
         saved = (
-            f"The last good checkpoint is {context.last_checkpoint}."
-            if context.last_checkpoint is not None
-            else "This run had not written a checkpoint yet."
+            f"The last good checkpoint is {context.newest_checkpoint}."
+            if context.newest_checkpoint is not None
+            else "There is no checkpoint yet."
         )
         return (
             f"After step {context.step} (timestep {context.timestep}, episode {context.episode}) "

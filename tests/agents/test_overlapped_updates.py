@@ -200,7 +200,8 @@ class SignalAtEpisode(pgest.BaseMonitor):
 def test_ctrl_c_ends_the_update_under_way_and_saves(tmp_path):
     agent, metrics = make_agent(model_dir=tmp_path), Metrics()
     with cartpoles() as env:
-        agent.train(env, steps=1000, hooks=[SignalAtEpisode(12), metrics])
+        with pytest.raises(KeyboardInterrupt):
+            agent.train(env, steps=1000, hooks=[SignalAtEpisode(12), metrics])
     assert 1 < agent.global_step == metrics.steps[-1] < 1000
     again = make_agent(model_dir=tmp_path)
     assert counters(again) == counters(agent)

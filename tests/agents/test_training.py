@@ -3,6 +3,8 @@
 import dataclasses
 import os
 import signal
+import sys
+import time
 
 import gymnasium
 import pytest
@@ -90,15 +92,90 @@ class SignalAtStep(pgest.BaseMonitor):
         self.ended = context.error
 
 
-def test_ctrl_c_ends_the_step_saves_and_returns(tmp_path):
+def test_ctrl_c_ends_the_step_saves_says_so_and_is_passed_on(tmp_path, caplog):
     before = signal.getsignal(signal.SIGINT)
     agent, hook = make_agent(model_dir=tmp_path), SignalAtStep(signal.SIGINT, step=2)
-    assert agent.train("CartPole-v1", max_steps=50, hooks=[hook]) is agent
+    with pytest.raises(KeyboardInterrupt):
+        agent.train("CartPole-v1", max_steps=50, hooks=[hook])
+    (line,) = [record.message for record in caplog.records if "SIGINT" in record.message]
+    assert line == (
+        f"SIGINT: the run ended after step 2; the newest checkpoint is {tmp_path}/model.ckpt-2."
+    )
+    assert agent.stop_reason == "SIGINT was received"
     assert agent.global_step == 2 and hook.ended is None
     assert make_agent(model_dir=tmp_path).global_step == 2
     assert signal.getsignal(signal.SIGINT) is before
     agent.train("CartPole-v1", max_steps=3)
     assert agent.global_step == 3, "the next call goes on"
+
+
+def test_ctrl_c_ends_a_loop_over_runs_too():
+    trained = []
+    with pytest.raises(KeyboardInterrupt):
+        for seed in range(3):
+            trained.append(make_agent(seed=seed))
+            trained[-1].train("CartPole-v1", steps=3, hooks=[SignalAtStep(signal.SIGINT, step=2)])
+    assert len(trained) == 1
+
+
+def test_at_a_prompt_ctrl_c_gives_the_prompt_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    agent, hook = make_agent(model_dir=tmp_path), SignalAtStep(signal.SIGINT, step=2)
+    assert agent.train("CartPole-v1", max_steps=50, hooks=[hook]) is agent
+    assert agent.stop_reason == "SIGINT was received"
+    assert make_agent(model_dir=tmp_path).global_step == 2
+
+
+class StopsAtStep(pgest.BaseMonitor):
+    def __init__(self, step, error=None):
+        self.step, self.error = step, error
+
+    def after_run(self, context):
+        if context.step == self.step:
+            if self.error is not None:
+                raise self.error
+            context.request_stop("the moon is full")
+
+
+def test_an_agent_says_why_its_run_ended():
+    agent = make_agent()
+    assert agent.stop_reason is None
+    agent.train("CartPole-v1", steps=2)
+    assert agent.stop_reason == "max_steps=2 is reached"
+    agent.train("CartPole-v1", max_timesteps=1)
+    assert agent.stop_reason == "max_timesteps=1 is reached"
+    agent.train("CartPole-v1", episodes=1)
+    assert agent.stop_reason == f"max_episodes={agent.global_episode} is reached"
+    agent.train("CartPole-v1", hooks=[StopsAtStep(agent.global_step + 1)])
+    assert agent.stop_reason == "the moon is full"
+    with pytest.raises(OSError, match="no paper"):
+        agent.train("CartPole-v1", hooks=[StopsAtStep(agent.global_step + 1, OSError("no paper"))])
+    assert agent.stop_reason == "OSError: no paper"
+
+
+class Hangs(gymnasium.Wrapper):
+    """Answers no more after some timesteps; told twice to end, as an impatient cluster does."""
+
+    left = 100
+
+    def step(self, action):
+        self.left -= 1
+        if not self.left:
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(600)
+        return self.env.step(action)
+
+
+def test_a_second_sigterm_does_not_wait_for_an_environment_that_hangs(tmp_path):
+    agent, hook = make_agent(model_dir=tmp_path), SignalAtStep(signal.SIGINT, step=-1)
+    start = time.monotonic()
+    with pytest.raises(SystemExit) as exited:
+        agent.train(Hangs(gymnasium.make("CartPole-v1")), hooks=[hook])
+    assert time.monotonic() - start < 60
+    assert exited.value.code == 143 and isinstance(hook.ended, SystemExit)
+    assert agent.stop_reason == "SIGTERM was received"
+    assert make_agent(model_dir=tmp_path).global_timestep == agent.global_timestep == 99
 
 
 def test_sigterm_ends_the_step_saves_and_exits_with_143(tmp_path):
@@ -151,7 +228,8 @@ class InterruptedWorker(gymnasium.Wrapper):
 
 def test_ctrl_c_that_comes_back_from_an_environment_ends_the_run_in_order(tmp_path):
     agent, hook = make_agent(model_dir=tmp_path), SignalAtStep(signal.SIGINT, step=-1)
-    assert agent.train(InterruptedWorker(gymnasium.make("CartPole-v1")), hooks=[hook]) is agent
+    with pytest.raises(KeyboardInterrupt):
+        agent.train(InterruptedWorker(gymnasium.make("CartPole-v1")), hooks=[hook])
     assert hook.ended is None and agent.global_timestep == 99
     assert make_agent(model_dir=tmp_path).global_timestep == 99
 

@@ -302,15 +302,15 @@ def start(directory, steps=100_000):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "code", "last"), [(signal.SIGINT, 0, "returned"), (signal.SIGTERM, 143, "ended")]
+    ("number", "code"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 143)]
 )
-def test_an_interrupted_run_ends_its_hooks_and_saves(tmp_path, number, code, last):
+def test_an_interrupted_run_ends_its_hooks_and_saves(tmp_path, number, code):
     process = start(tmp_path)
     process.send_signal(number)
     lines = process.stdout.read().split("\n")
     assert process.wait(timeout=120) == code
     assert "ended" in lines
-    assert [line for line in lines if line][-1].startswith(last)
+    assert [line for line in lines if line][-1] == "ended"
     step = max([3, *(int(line.split()[1]) for line in lines if line.startswith("step"))])
     assert make_agent(tmp_path).global_step == step
 
