@@ -41,9 +41,7 @@ class PGAgent:
         only where `model_dir` has no checkpoint yet.
 
     Attributes:
-      model_dir: an absolute path, or None.
-      stop_reason: why the last `train` ended, "max_steps=100 is reached" or "SIGINT was received"
-        for instance; None before the first has ended.
+      stop_reason: why the last `train` ended, such as "max_steps=100 is reached"; None before.
 
     Raises:
       ValueError: model_fn's arguments do not fit, `memory` is no `BatchMemory`, an unknown
@@ -151,8 +149,7 @@ class PGAgent:
           ValueError: both of a pair are given, a limit is not positive, or model_fn and the
             environment do not fit each other.
           ModelDirInUseError: another run trains in `model_dir`.
-          KeyboardInterrupt: after Ctrl-C, once the step has ended and a checkpoint is written; in
-            a notebook or an interactive shell `train` returns instead.
+          KeyboardInterrupt: after Ctrl-C, once a checkpoint is written; not at a prompt.
           TypeError: a limit is no integer, or a hook no `BaseMonitor`.
         """
         hooks = () if hooks is None else hooks

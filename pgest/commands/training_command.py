@@ -12,20 +12,6 @@ from pgest import hooks
 from pgest.commands import options, run_directories, task_settings
 
 
-class _EndOfRun(hooks.BaseMonitor):
-    """Remembers why the run ended: an interrupted one returns like any other."""
-
-    reason: str | None = None
-
-    def end(self, context: hooks.RunContext) -> None:
-        """Takes the reason."""
-        self.reason = context.stop_reason
-
-    @property
-    def interrupted(self) -> bool:
-        return self.reason is not None and self.reason.startswith("SIGINT")
-
-
 @click.command(
     cls=options.Command,
     example="pgest train --algo ppo --env CartPole-v1 --seed 0 1 2\n"
@@ -101,8 +87,7 @@ def _train(run: run_directories.TrainingRun, given: dict[str, Any]) -> None:
         return
     if before:
         click.echo(f"{run.directory}: goes on at timestep {before:,}.")
-    ending = _EndOfRun()
-    watching: list[hooks.BaseMonitor] = [ending]
+    watching: list[hooks.BaseMonitor] = []
     if not given["quiet"] and sys.stderr.isatty():
         watching.append(hooks.ProgressBarHook())
     if given["eval_every"] is not None:
@@ -112,15 +97,15 @@ def _train(run: run_directories.TrainingRun, given: dict[str, Any]) -> None:
     environments = run.environments()
     try:
         agent.train(environments, hooks=watching, max_timesteps=run.settings.timesteps)
-    finally:
-        environments.close()
-    if ending.interrupted:
+    except KeyboardInterrupt:
         click.echo(
             f"{run.directory}: interrupted at timestep {agent.global_timestep:,}, which is saved; "
             "the same command goes on from there.",
             err=True,
         )
-        raise click.exceptions.Exit(options.INTERRUPTED)
+        raise click.exceptions.Exit(options.INTERRUPTED) from None
+    finally:
+        environments.close()
     results = agent.evaluate(run.env_id, episodes=given["eval_episodes"])
     click.echo(
         f"{run.directory}: greedy return {results['return_mean']:.1f} "
