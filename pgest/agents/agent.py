@@ -146,20 +146,15 @@ class PGAgent:
           The agent.
 
         Raises:
-          ValueError: both of a pair are given, a limit is not positive, or model_fn and the
-            environment do not fit each other.
+          ValueError: both of a pair are given, a limit is below 1, or model_fn does not fit env.
           ModelDirInUseError: another run trains in `model_dir`.
           KeyboardInterrupt: after Ctrl-C, once a checkpoint is written; not at a prompt.
           TypeError: a limit is no integer, or a hook no `BaseMonitor`.
         """
         hooks = () if hooks is None else hooks
         defaults.check_hooks(hooks)
-        kinds = {
-            "steps": (steps, max_steps),
-            "timesteps": (timesteps, max_timesteps),
-            "episodes": (episodes, max_episodes),
-        }
-        with self._saved.lock, runs.Run(self, env, runs.absolute_limits(self, kinds)) as run:
+        given = (steps, max_steps), (timesteps, max_timesteps), (episodes, max_episodes)
+        with self._saved.lock, runs.Run(self, env, runs.absolute_limits(self, *given)) as run:
             if run.is_over():
                 return self
             trainer = self._trainer_for(env)

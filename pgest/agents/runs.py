@@ -253,13 +253,18 @@ def _is_interactive() -> bool:
 
 
 def absolute_limits(
-    agent: Any, given: Mapping[str, tuple[int | None, int | None]]
+    agent: Any,
+    steps: tuple[int | None, int | None],
+    timesteps: tuple[int | None, int | None],
+    episodes: tuple[int | None, int | None],
 ) -> monitor.Limits:
     """Turns `steps` and `max_steps`, and their like, into absolute limits.
 
     Args:
       agent: whose counters tell where the run begins.
-      given: for "steps", "timesteps" and "episodes": this many more, and up to this many in all.
+      steps: this many more, and up to this many in all; None where there is no such limit.
+      timesteps: likewise.
+      episodes: likewise.
 
     Raises:
       ValueError: both of a pair are given, or one is not positive.
@@ -267,7 +272,8 @@ def absolute_limits(
     """
     limits = {}
     counters = agent.counters
-    for kind, (more, total) in given.items():
+    given = (("steps", steps), ("timesteps", timesteps), ("episodes", episodes))
+    for kind, (more, total) in given:
         if more is not None and total is not None:
             raise ValueError(
                 f"train got {kind}={more} and max_{kind}={total}; give one: {kind} is this many "
