@@ -261,7 +261,7 @@ class PGAgent:
           `{"action": ..., "environment_action": ..., <prediction>: ...}`, a row an observation.
         """
         with self._saved.weights(checkpoint_path, trained=self._trainer is not None):
-            acted = self._evaluator.act(observations, env, action_mask)
+            acted = self._evaluator.predictor.act(observations, env, action_mask)
         yield from acted.rows()
 
     @property
@@ -284,7 +284,12 @@ class PGAgent:
         return self._agent_policies().raw
 
     def export_saved_model(
-        self, export_dir_base: str | os.PathLike[str], *, checkpoint_path: str | None = None
+        self,
+        export_dir_base: str | os.PathLike[str],
+        *,
+        checkpoint_path: str | None = None,
+        env: Any = None,
+        batch_size: int | None = None,
     ) -> str:
         """Writes the policy into a new timestamped directory; any TensorFlow can load it.
 
@@ -294,24 +299,22 @@ class PGAgent:
         Args:
           export_dir_base: the directory that holds the timestamped ones.
           checkpoint_path: as in `evaluate`.
+          env: what tells the spaces, in a process that has not trained; as for `train`.
+          batch_size: of all signatures, for a compiler that needs to know it; None for any.
 
         Returns:
           The path of the new directory, which appears when it is complete.
-        """
-        policies = self._agent_policies()
-        with self._saved.weights(checkpoint_path, trained=self._trainer is not None):
-            return exports.export_saved_model(self.model, policies.raw, export_dir_base)
 
-    def _agent_policies(self) -> exports.AgentPolicies:
+        Raises:
+          RuntimeError: the policy is not built, and there is no `env` to build it with.
+        """
+        with self._saved.weights(checkpoint_path, trained=self._trainer is not None):
+            policy = self._agent_policies(env).raw
+            return exports.export_saved_model(self.model, policy, export_dir_base, batch_size)
+
+    def _agent_policies(self, env: Any = None) -> exports.AgentPolicies:
         if self._policies is None:
-            if self._trainer is None:
-                raise RuntimeError(
-                    "The policy is not built before training: train first, or call "
-                    "agent.check(env) with an environment like the one that it acts in."
-                )
-            view = self._trainer.view
-            spaces = (view.observation_space, view.action_space)
-            self._policies = exports.AgentPolicies(self.model, self._trainer.actor, spaces)
+            self._policies = exports.policies_of(self.model, self._trainer, env)
         return self._policies
 
     def check(self, env: Any) -> str:
@@ -381,7 +384,7 @@ class PGAgent:
                 previous.leave()
             kind = graph_training.GraphTrainer if in_graph else training.Trainer
             self._trainer = kind(self, view, env)
-            self._evaluator.remember(view, self._trainer.actor)
+            self._evaluator.predictor.remember(view, self._trainer.actor)
             self._saved.check_whole_model()
         return self._trainer
 

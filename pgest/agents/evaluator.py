@@ -1,24 +1,21 @@
-"""Evaluation and prediction with the greedy policy: the training loop without the training."""
+"""Evaluation with the greedy policy: the training loop without the training."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from pgest import returns, specs
-from pgest.agents import loops, shares, training
+from pgest import returns
+from pgest.agents import loops, prediction, shares, training
 from pgest.contract import episodes, model_fn, update_config
 from pgest.environments import making
 from pgest.environments import view as environment_view
-from pgest.environments.action_masks import allowed_choices, batch_masks
-from pgest.graph_environments import graph_environment, gymnasium_view
-from pgest.hooks import defaults, monitor, summaries
+from pgest.hooks import monitor, summaries
 from pgest.memory import memory as memory_lib
 from pgest.tracing import acting, preparation, probing
 from pgest.tracing import model as model_lib
@@ -34,14 +31,17 @@ class Evaluator:
 
     Args:
       model: the model.
+
+    Attributes:
+      predictor: acts on observations; it knows the spaces of the environments seen here.
     """
 
     def __init__(self, model: model_lib.Model):
         self._model = model
+        self.predictor = prediction.Predictor(model)
         self._actors: dict[Any, acting.Actor] = {}
         self._metrics: _EvaluationMetrics | None = None
         self._supports_eval = True
-        self._mask_spec: Any = None
 
     def evaluate(
         self,
@@ -53,7 +53,7 @@ class Evaluator:
     ) -> dict[str, float]:
         """Plays `num_episodes` and returns statistics by name; see `PGAgent.evaluate`."""
         seed = (self._model.seed + _SEED_OFFSET) % 2**31
-        view = making.view(_on_host(env, num_episodes), seed=seed)
+        view = making.view(prediction.on_host(env, num_episodes), seed=seed)
         try:
             view.reset(0)
             view.observe()
@@ -64,7 +64,7 @@ class Evaluator:
             )
             loop = loops.HostLoop(actor, view, memory, self._counters())
             hooks = () if metrics is None else metrics.hooks
-            with self._told(hooks, env) as context:
+            with prediction.told(self._model, hooks, env) as context:
                 results = _statistics(_play(loop, memory, context, hooks))
                 if metrics is not None and memory.can_sample():
                     results |= metrics(self._batch(actor, memory))
@@ -76,7 +76,7 @@ class Evaluator:
 
     def build(self, env: Any, config: update_config.UpdateConfig) -> None:
         """Traces what an evaluation on `env` needs, and plays nothing."""
-        env = _on_host(env, 1)
+        env = prediction.on_host(env, 1)
         view = making.view(env, seed=0)
         try:
             view.reset(0)
@@ -88,52 +88,23 @@ class Evaluator:
             if view is not env:
                 view.close()
 
-    def act(self, observations: Any, env: Any = None, action_mask: Any = None) -> acting.Acted:
-        """The greedy actions and predictions for observations `[N, ...]`, from episodes' start."""
-        if env is not None:
-            view = making.view(env, seed=0)
-            self._spaces = (view.observation_space, view.action_space)
-            if view is not env:
-                view.close()
-        if not hasattr(self, "_spaces"):
-            raise ValueError(
-                "predict does not know the spaces yet: pass env=... (an id or an environment), or "
-                "train or evaluate first."
-            )
-        observation_spec = specs.observation_spec(self._spaces[0])
-        observations = _checked_observations(observation_spec, observations)
-        size = len(tf.nest.flatten(observations)[0])
-        mask = _checked_masks(self._spaces[1], self._mask_spec, action_mask, size)
-        actor = self._actor(size, training.mask_spec(mask))
-        reset = np.ones([size], np.bool_)
-        with self._told(self._model.prediction_hooks, env):
-            return actor(observations, 0, mask, actor.initial_state(), reset)
-
-    def remember(self, view: environment_view.EnvironmentView, actor: acting.Actor) -> None:
-        """Keeps the spaces and whether there are masks, for `act`."""
-        self._spaces = (view.observation_space, view.action_space)
-        self._mask_spec = training.mask_spec(actor.mask_spec)
-
     def _actor_of(
         self, view: environment_view.EnvironmentView, greedy: bool = True
     ) -> acting.Actor:
-        self._spaces = (view.observation_space, view.action_space)
-        actor = self._actor(view.num_envs, training.mask_spec(view.action_mask), greedy)
-        self.remember(view, actor)
-        return actor
-
-    def _actor(self, num_envs: int, mask_spec: Any, greedy: bool = True) -> acting.Actor:
-        key = (num_envs, str(self._spaces), str(mask_spec), greedy)
+        spaces = (view.observation_space, view.action_space)
+        mask_spec = training.mask_spec(view.action_mask)
+        key = (view.num_envs, str(spaces), str(mask_spec), greedy)
         if key not in self._actors:
             trained = self._model.store.num_envs  # an actor that explores notes its own number
             self._actors[key] = acting.Actor(
                 self._model,
-                *self._spaces,
-                num_envs=num_envs,
+                *spaces,
+                num_envs=view.num_envs,
                 mask_spec=mask_spec,
                 explore=not greedy,
             )
             self._model.store.num_envs = trained
+        self.predictor.remember(view, self._actors[key])
         return self._actors[key]
 
     def _counters(self) -> counters_lib.Counters:
@@ -141,28 +112,6 @@ class Evaluator:
         own = counters_lib.Counters()
         own.timestep = self._model.counters.timestep
         return own
-
-    @contextlib.contextmanager
-    def _told(self, hooks: Sequence[monitor.BaseMonitor], env: Any) -> Iterator[monitor.RunContext]:
-        """Begins and ends the hooks that model_fn gave for an evaluation or a prediction."""
-        defaults.check_hooks(hooks)
-        config, counters = self._model.config, self._model.counters
-        model_dir = None if config.model_dir is None else os.fspath(config.model_dir)
-        context = monitor.RunContext(model_dir=model_dir, config=config, environment=env)
-        context.step, context.timestep = counters.step, counters.timestep
-        context.episode = counters.episode
-        begun: list[monitor.BaseMonitor] = []
-        try:
-            for hook in hooks:
-                begun.append(hook)
-                hook.begin(context)
-            yield context
-        except BaseException as error:
-            context.error = error
-            raise
-        finally:
-            for hook in begun:
-                hook.end(context)
 
     def _batch(self, actor: acting.Actor, memory: memory_lib.BatchMemory) -> dict[str, Any]:
         """The evaluation's episodes, end to end in one column."""
@@ -223,71 +172,6 @@ class _EvaluationMetrics:
         # Values are read when all updates are done, whichever the graph would take first.
         values = self._pruned.fetch(self._results, features, labels) if self._results else []
         return results | {n: float(v) for n, v in zip(self._names, values, strict=True)}
-
-
-def _on_host(env: Any, num_envs: int) -> Any:
-    """An in-graph environment as a gymnasium vector environment; anything else as it is."""
-    if isinstance(env, graph_environment.GraphEnvironment):
-        return gymnasium_view.as_gymnasium(env.with_num_envs(num_envs))
-    return env
-
-
-def _checked_observations(observation_spec: Any, observations: Any) -> Any:
-    """Observations `[N, ...]` as arrays of the dtypes of one observation's spec.
-
-    Raises:
-      ValueError: they are not a batch of what the space holds.
-    """
-    expected = tf.nest.map_structure(lambda leaf: (None, *leaf.shape), observation_spec)
-    try:
-        found = tf.nest.map_structure(
-            lambda spec, leaf: np.asarray(leaf, spec.dtype.as_numpy_dtype),
-            observation_spec,
-            observations,
-        )
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"predict takes a nest of shapes {expected}: {error}") from error
-    shapes = tf.nest.map_structure(np.shape, found)
-    for spec, leaf in zip(tf.nest.flatten(observation_spec), tf.nest.flatten(found), strict=True):
-        if leaf.shape[1:] != tuple(spec.shape) or leaf.ndim == 0:
-            raise ValueError(
-                f"predict got observations of shape {shapes}; expected {expected}: the batch comes "
-                "first. A single observation is observation[None]."
-            )
-    return found
-
-
-def _checked_masks(action_space: Any, expected: Any, masks: Any, size: int) -> Any:
-    """Masks `[N, n]` as bools, or None.
-
-    Raises:
-      ValueError: they are missing, of other shapes than the environment's, or allow nothing.
-    """
-    if masks is None:
-        if expected is None:
-            return None
-        raise ValueError(
-            f"predict needs action_mask=..., bools of the shapes {_batch_shapes(expected)}, as the "
-            "environment gives masks; all True allows every action."
-        )
-    masks = batch_masks(masks)
-    found = training.mask_spec(masks)
-    sizes = {np.shape(leaf)[:1] for leaf in tf.nest.flatten(masks)}
-    if sizes != {(size,)} or (expected is not None and found != expected):
-        raise ValueError(
-            f"predict got {size} observations and an action_mask of the shapes "
-            f"{tf.nest.map_structure(np.shape, masks)}; expected "
-            f"{_batch_shapes(found if expected is None else expected)}, where N is {size}."
-        )
-    for choices in allowed_choices(action_space, masks):
-        allowed = choices.reshape(size, -1).all(axis=1)
-        if not allowed.all():
-            raise ValueError(f"predict: action_mask[{int(allowed.argmin())}] allows no action.")
-    return masks
-
-
-def _batch_shapes(spec: Any) -> Any:
-    return tf.nest.map_structure(lambda leaf: ("N", *leaf.shape), spec)
 
 
 def _spec_of(leaf: tf.Tensor) -> tf.TensorSpec:

@@ -8,7 +8,9 @@ from typing import Any
 
 import gymnasium
 
+from pgest.agents import prediction, training
 from pgest.contract import model_fn, run_config
+from pgest.environments import making
 from pgest.policies.tf_policies import TFPolicy
 from pgest.saved_policies import directories, policy_saver, portable_signatures
 from pgest.tracing import acting, model_policy
@@ -44,7 +46,47 @@ class AgentPolicies:
         )
 
 
-def export_saved_model(model: model_lib.Model, policy: model_policy.ModelPolicy, base: Any) -> str:
+def policies_of(model: model_lib.Model, trainer: Any, env: Any = None) -> AgentPolicies:
+    """The policies of a model.
+
+    Args:
+      model: the model.
+      trainer: what trains it, or None in a process that has not trained.
+      env: in such a process: what tells the spaces and masks. It is reset; only acting is traced.
+
+    Raises:
+      RuntimeError: there is neither.
+    """
+    if trainer is not None:
+        view, actor = trainer.view, trainer.actor
+        return AgentPolicies(model, actor, (view.observation_space, view.action_space))
+    if env is None:
+        raise RuntimeError(
+            "The policy is not built before training: train first, or call agent.check(env) with "
+            "an environment like the one that it acts in; export_saved_model(..., env=env) needs "
+            "neither."
+        )
+    view = making.view(prediction.on_host(env, 1), seed=model.seed)
+    try:
+        view.reset(0)
+        view.observe()
+        spaces = (view.observation_space, view.action_space)
+        mask_spec = training.mask_spec(view.action_mask)
+    finally:
+        if view is not env:
+            view.close()
+    trained = model.store.num_envs  # an actor that explores notes its own number
+    actor = acting.Actor(model, *spaces, 1, mask_spec)
+    model.store.num_envs = trained
+    return AgentPolicies(model, actor, spaces)
+
+
+def export_saved_model(
+    model: model_lib.Model,
+    policy: model_policy.ModelPolicy,
+    base: Any,
+    batch_size: int | None = None,
+) -> str:
     """Writes a portable SavedModel into a new timestamped directory of `base`; returns its path.
 
     The directory appears when it is complete, as Estimator's exports do.
@@ -57,10 +99,10 @@ def export_saved_model(model: model_lib.Model, policy: model_policy.ModelPolicy,
         stamp += 1
     path = os.path.join(base, str(stamp))
     saver = policy_saver.PolicySaver(
-        policy, portable=True, train_step=model.counters.variables["global_step"]
+        policy, batch_size, portable=True, train_step=model.counters.variables["global_step"]
     )
     saver.register_signatures(
-        portable_signatures.further(policy, model.export_outputs, policy.export_outputs)
+        portable_signatures.further(policy, model.export_outputs, policy.export_outputs, batch_size)
     )
     saver.save(path)
     return path

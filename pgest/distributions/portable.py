@@ -41,6 +41,12 @@ class PortableForm:
 
 _FORMS: dict[type, PortableForm] = {}
 
+# The parameters whose shapes make a distribution's.
+_GAUSSIAN = ("loc", "scale")
+_POINT = ("loc", "atol", "rtol")
+_SQUASHED = ("loc", "scale", "low", "high")
+_BETA = ("concentration1", "concentration0", "low", "high")
+
 
 def register(family: type, form: PortableForm) -> None:
     """Makes a distribution class portable; subclasses are with it.
@@ -243,13 +249,31 @@ def _argmax(distribution: Any, scores: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.argmax(scores, axis=-1), distribution.dtype)
 
 
-def _broadcast(distribution: Any, *names: str) -> dict[str, tf.Tensor]:
-    shape = distribution.batch_shape_tensor()
+def _spread(distribution: Any, over: tuple[str, ...], *names: str) -> dict[str, tf.Tensor]:
+    """Parameters of the shape that those of `over` have together.
+
+    As they are where the shapes say so. Elsewhere by an addition: every runtime has that, while few
+    have the operation that tells a common shape (BroadcastArgs).
+    """
+    tensors = {name: tf.convert_to_tensor(getattr(distribution, name)) for name in over}
+
+    def spread(name: str) -> tf.Tensor:
+        value = tensors[name]
+        for other in tensors.values():
+            if other is not value and not _covers(value.shape, other.shape):
+                value += tf.zeros_like(other, value.dtype)
+        return value
+
     static = distribution.batch_shape
-    return {
-        name: checks.with_static_shape(tf.broadcast_to(getattr(distribution, name), shape), static)
-        for name in names
-    }
+    return {name: checks.with_static_shape(spread(name), static) for name in names}
+
+
+def _covers(shape: tf.TensorShape, other: tf.TensorShape) -> bool:
+    """Whether a tensor of one shape keeps it beside one of the other."""
+    if shape.rank is None or other.rank is None or other.rank > shape.rank:
+        return False
+    own = shape[shape.rank - other.rank :]
+    return all(b == 1 or (a is not None and a == b) for a, b in zip(own, other, strict=True))
 
 
 register(
@@ -283,10 +307,10 @@ register(
 register(
     tfd.Normal,
     PortableForm(
-        parameters=lambda d: _broadcast(d, "loc", "scale"),
+        parameters=lambda d: _spread(d, _GAUSSIAN, *_GAUSSIAN),
         noise_per_element=lambda d: noise.NORMAL_NOISE,
         sample=lambda d, u: d.loc + d.scale * tf.cast(noise.normal(u), d.dtype),
-        mode=lambda d: _broadcast(d, "loc")["loc"],
+        mode=lambda d: _spread(d, _GAUSSIAN, "loc")["loc"],
     ),
 )
 register(
@@ -301,16 +325,16 @@ register(
 register(
     tfd.Deterministic,
     PortableForm(
-        parameters=lambda d: _broadcast(d, "loc"),
+        parameters=lambda d: _spread(d, _POINT, "loc"),
         noise_per_element=lambda d: 0,
-        sample=lambda d, u: _broadcast(d, "loc")["loc"],
-        mode=lambda d: _broadcast(d, "loc")["loc"],
+        sample=lambda d, u: _spread(d, _POINT, "loc")["loc"],
+        mode=lambda d: _spread(d, _POINT, "loc")["loc"],
     ),
 )
 register(
     bounded.SquashedNormal,
     PortableForm(
-        parameters=lambda d: _broadcast(d, "loc", "scale", "low", "high"),
+        parameters=lambda d: _spread(d, _SQUASHED, *_SQUASHED),
         noise_per_element=lambda d: noise.NORMAL_NOISE,
         sample=lambda d, u: d.squash(d.loc + d.scale * noise.normal(u)),
         mode=lambda d: d.squash(d.loc),
@@ -319,7 +343,7 @@ register(
 register(
     bounded.BoundedBeta,
     PortableForm(
-        parameters=lambda d: _broadcast(d, "concentration1", "concentration0", "low", "high"),
+        parameters=lambda d: _spread(d, _BETA, *_BETA),
         noise_per_element=lambda d: noise.BETA_NOISE,
         sample=lambda d, u: d.sample_with_noise(u),
         mode=lambda d: d.mode(),

@@ -345,11 +345,11 @@ class PolicySaver:
         self._graph_file = None
 
     def _flat_signatures(self, policy: TFPolicy) -> dict[str, Any]:
-        made = signature_functions.flat_signatures(self._functions, self._specs, self._batch_size)
+        # First, for what converts an export takes the first signature where it is told none.
+        made = portable_signatures.make(policy, self._batch_size) if self._portable else {}
+        made |= signature_functions.flat_signatures(self._functions, self._specs, self._batch_size)
         made["get_train_step"] = signature_functions.train_step_signature(self._train_step)
         made["get_metadata"] = signature_functions.metadata_signature(self._metadata)
-        if self._portable:
-            made |= portable_signatures.make(policy, self._batch_size)
         return made
 
     def _write_saved_model(self, staging: str, options: Any) -> None:

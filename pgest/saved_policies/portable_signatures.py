@@ -58,6 +58,7 @@ def further(
     policy: TFPolicy,
     names: Sequence[str],
     function: Callable[[TimeStep, nests.Nest], Mapping[str, Any]],
+    batch_size: int | None = None,
 ) -> dict[str, Any]:
     """Signatures of a bare observation for other outputs than actions.
 
@@ -65,8 +66,9 @@ def further(
       policy: what tells the inputs.
       names: of the signatures.
       function: from (time_step, policy_state) to the outputs of each, a tensor or a dict of them.
+      batch_size: int, or None for any.
     """
-    inputs = FlatInputs(policy, None)
+    inputs = FlatInputs(policy, batch_size)
 
     def signature(name: str) -> Any:
         @tf.function(autograph=False, input_signature=inputs.specs)

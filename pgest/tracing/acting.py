@@ -65,7 +65,7 @@ class Actor:
       model: the model.
       observation_space: of one environment.
       action_space: of one environment.
-      num_envs: B.
+      num_envs: B; None takes any number of rows, without XLA, which compiles for each anew.
       mask_spec: a nest of specs of the action mask of one environment, or None.
       explore: sample from the distribution; False takes its mode.
 
@@ -78,13 +78,13 @@ class Actor:
         model: model_lib.Model,
         observation_space: gymnasium.Space,
         action_space: gymnasium.Space,
-        num_envs: int,
+        num_envs: int | None,
         mask_spec: Any = None,
         explore: bool = True,
     ):
         self._model = model
         model.store.spaces = (observation_space, action_space)
-        if explore:
+        if explore and num_envs is not None:
             model.store.num_envs = num_envs
         self._action_space = action_space
         self._explore = explore
@@ -122,9 +122,16 @@ class Actor:
         """Whether there is a `value` to bootstrap from where an episode is cut."""
         return "value" in self.outputs["predictions"]
 
-    def initial_state(self) -> Any:
-        """The policy state at the start of an episode: zeros `[B, ...]`, or ()."""
-        return tf.nest.map_structure(lambda spec: tf.zeros(spec.shape, spec.dtype), self.state_spec)
+    def initial_state(self, rows: int | None = None) -> Any:
+        """The policy state at the start of an episode: zeros `[B, ...]`, or ().
+
+        Args:
+          rows: B, where the actor takes any number of rows.
+        """
+        rows = self.num_envs if rows is None else rows
+        return tf.nest.map_structure(
+            lambda spec: tf.zeros([rows, *spec.shape[1:]], spec.dtype), self.state_spec
+        )
 
     def __call__(
         self,
@@ -161,9 +168,8 @@ class Actor:
             part for part, present in zip(signature, self._present, strict=True) if present
         ]
         signature.append(tf.TensorSpec([], tf.int64))
-        return programs.Program(
-            self._run, signature, "acting", jit_compile=self._model.config.jit_compile
-        )
+        jit_compile = self.num_envs is not None and self._model.config.jit_compile
+        return programs.Program(self._run, signature, "acting", jit_compile=jit_compile)
 
     def _run(self, *arguments: Any) -> tuple[list[tf.Tensor], Any]:
         given = iter(arguments)
@@ -316,7 +322,7 @@ def reset_rows(state: Any, reset: tf.Tensor) -> Any:
     return tf.nest.map_structure(rows, state)
 
 
-def _batched(spec: Any, num_envs: int) -> Any:
+def _batched(spec: Any, num_envs: int | None) -> Any:
     return tf.nest.map_structure(
         lambda leaf: tf.TensorSpec([num_envs, *leaf.shape], leaf.dtype), spec
     )

@@ -133,6 +133,32 @@ def test_predict_yields_a_row_an_observation():
     assert {int(row["action"]) for row in rows} <= {0, 1}
 
 
+@pytest.mark.parametrize("model_fn", [model_fns.actor_critic, model_fns.recurrent])
+def test_predict_is_traced_once_for_any_number_of_observations(model_fn):
+    agent = make_agent(model_fn)
+    observations = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)
+    together = list(agent.predict(observations, env="CartPole-v1"))
+    traces = agent.model.traces[pgest.Modes.PREDICT]
+    for size in (1, 2, 5):
+        rows = list(agent.predict(observations[:size]))
+        assert [row["action"] for row in rows] == [row["action"] for row in together[:size]]
+        found = [row["log_prob"] for row in rows]
+        np.testing.assert_allclose(found, [row["log_prob"] for row in together[:size]], rtol=1e-5)
+    assert agent.model.traces[pgest.Modes.PREDICT] == traces
+
+
+def test_predict_with_a_model_that_has_to_know_how_many():
+    def model_fn(features, labels, mode, params):
+        rows = int(features["state"].shape[0])  # a TypeError where it is not known
+        spec = model_fns.policy_gradient(features, labels, mode, params)
+        return dataclasses.replace(spec, predictions={"rows": tf.fill([rows], rows)})
+
+    agent = make_agent(model_fn)
+    for size in (2, 3):
+        found = agent.predict(np.zeros([size, 4], np.float32), env="CartPole-v1")
+        assert [int(row["rows"]) for row in found] == [size] * size
+
+
 class Moments(pgest.BaseMonitor):
     """Writes down when it was called, and what it saw."""
 

@@ -136,3 +136,47 @@ def test_a_policy_that_is_not_built_says_what_builds_it(tmp_path):
     for ask in (lambda: agent.policy, lambda: agent.export_saved_model(tmp_path)):
         with pytest.raises(RuntimeError, match=r"train first, or call agent\.check\(env\)"):
             ask()
+
+
+def test_the_first_signature_is_the_one_that_servers_take(tmp_path):
+    agent = make_agent(with_outputs, "CartPole-v1")
+    path = agent.export_saved_model(tmp_path, batch_size=3)
+    signatures = tf.saved_model.load(path).signatures
+    assert next(iter(signatures)) == "serving_default"
+    for name in ("serving_default", "sample", "value"):
+        inputs = signatures[name].structured_input_signature[1]
+        assert inputs["observation"].shape == [3, 4], name
+    with pytest.raises(ValueError, match="batch_size"):
+        agent.export_saved_model(tmp_path, batch_size=0)
+
+
+def test_a_checkpoint_is_exported_by_an_agent_that_has_not_trained(tmp_path):
+    trained = make_agent(model_fns.policy_gradient, "CartPole-v1", model_dir=tmp_path / "run")
+    first = trained.latest_checkpoint()
+    trained.train("CartPole-v1", steps=2)
+    observations = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+
+    def fresh():
+        memory = pgest.BatchMemory(batch_size=32)
+        return pgest.PGAgent(model_fns.policy_gradient, memory, model_dir=tmp_path / "run")
+
+    def logits(path):
+        policy = tf.saved_model.load(path)
+        time_step = pgest.restart(tf.constant(observations), batch_size=50)
+        return policy.distribution(time_step).action["logits"].numpy()
+
+    agent = fresh()
+    newest = agent.export_saved_model(tmp_path / "exports", env="CartPole-v1")
+    wanted = logits(trained.export_saved_model(tmp_path / "exports"))
+    np.testing.assert_array_equal(logits(newest), wanted)
+    old = fresh().export_saved_model(
+        tmp_path / "exports", env=gymnasium.make("CartPole-v1"), checkpoint_path=first
+    )
+    wanted_old = logits(trained.export_saved_model(tmp_path / "exports", checkpoint_path=first))
+    np.testing.assert_array_equal(logits(old), wanted_old)
+    assert not np.array_equal(wanted, wanted_old)
+    # It goes on as any other.
+    agent.train("CartPole-v1", steps=1)
+    assert agent.global_step == 4
+    with pytest.raises(RuntimeError, match="export_saved_model.*env=env"):
+        fresh().export_saved_model(tmp_path / "exports")

@@ -8,7 +8,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from pgest import distributions
-from pgest.distributions import noise
+from pgest.distributions import noise, portable
 from tests.distributions.distribution_families import SEED, close, every_family, normal
 
 tfd = tfp.distributions
@@ -177,3 +177,39 @@ class TestPortable:
         outputs = interpreter.get_output_details()
         converted = [interpreter.get_tensor(output["index"]) for output in outputs]
         close(converted, sample(uniform), 1e-4)
+
+
+@pytest.mark.parametrize("batch", [None, 3])
+@pytest.mark.parametrize("family", ["gaussian", "squashed_gaussian", "beta", "deterministic"])
+def test_no_operation_that_tells_a_common_shape(family, batch):
+    """ONNX has no BroadcastArgs, and TFLite none for float64."""
+    low, high = tf.constant([-2.0, 0.5]), tf.constant([1.0, 4.0])
+    make = {
+        "gaussian": lambda x: tfd.Independent(tfd.Normal(x, tf.constant([0.5, 2.0])), 1),
+        "squashed_gaussian": lambda x: distributions.squashed_gaussian(x, x, low, high),
+        "beta": lambda x: distributions.beta(x, x, low, high),
+        "deterministic": lambda x: tfd.Deterministic(loc=x),
+    }[family]
+
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([batch, 2], tf.float32)])
+    def describe(x):
+        distribution = make(x)
+        return portable.parameters(distribution), portable.mode(distribution)
+
+    graph = describe.get_concrete_function().graph.as_graph_def()
+    nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
+    assert "BroadcastArgs" not in {node.op for node in nodes}
+    rows = tf.constant([[0.1, 0.2], [0.3, -0.4], [1.0, 2.0]])
+    parameters, mode = describe(rows)
+    assert {tuple(leaf.shape) for leaf in [*parameters.values(), mode]} == {(3, 2)}
+    close(mode, portable.mode(make(rows)))
+
+
+def test_a_parameter_takes_the_shape_of_the_others():
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([None, 2]), tf.TensorSpec([2])])
+    def describe(scale, loc):
+        return portable.parameters(tfd.Normal(loc, scale)), portable.mode(tfd.Normal(loc, scale))
+
+    parameters, mode = describe(tf.ones([3, 2]), tf.constant([1.0, 2.0]))
+    for leaf in (parameters["loc"], mode):
+        np.testing.assert_array_equal(leaf, [[1.0, 2.0]] * 3)
