@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from pgest.agents import evaluator, exports, graph_training, loops, runs, saved_state, training
+from pgest.agents import trainer as trainer_lib
 from pgest.contract import episodes as episodes_lib
 from pgest.contract import model_fn as model_fn_lib
 from pgest.contract import run_config, update_config
@@ -87,7 +88,7 @@ class PGAgent:
             model_fn_lib.ModelFn(model_fn, params), self.params, self.config, seed
         )
         self._saved = saved_state.SavedState(self.model, self.model_dir, warm_start_from)
-        self._trainer: training.Trainer | graph_training.GraphTrainer | None = None
+        self._trainer: trainer_lib.Trainer | None = None
         self._evaluator = evaluator.Evaluator(self.model)
         self._policies: exports.AgentPolicies | None = None
         self._writer: Any = None
@@ -362,8 +363,9 @@ class PGAgent:
     @property
     def hyperparameters(self) -> dict[str, Any]:
         """What TensorBoard's HParams page shows."""
-        update = training.field_values(self.update_config)
-        return {**self.model.model_fn.hyperparameters, **self.params, **update}
+        update = vars(self.update_config)
+        given = {name: value for name, value in update.items() if value is not None}
+        return {**self.model.model_fn.hyperparameters, **self.params, **given}
 
     @property
     def summary_writer(self) -> tf.summary.SummaryWriter | None:
@@ -372,7 +374,7 @@ class PGAgent:
             self._writer = tf.summary.create_file_writer(self.model_dir, flush_millis=10_000)
         return self._writer
 
-    def _trainer_for(self, env: Any) -> training.Trainer | graph_training.GraphTrainer:
+    def _trainer_for(self, env: Any) -> trainer_lib.Trainer:
         """The trainer under way if it steps this very environment, else one for it."""
         if self._trainer is None or not self._trainer.uses(env):
             self._saved.restore()
@@ -382,8 +384,10 @@ class PGAgent:
             previous, self._trainer = self._trainer, None
             if previous is not None:
                 previous.leave()
-            kind = graph_training.GraphTrainer if in_graph else training.Trainer
-            self._trainer = kind(self, view, env)
+            if in_graph:
+                self._trainer = graph_training.GraphTrainer(self, env)
+            else:
+                self._trainer = training.HostTrainer(self, view, env)
             self._evaluator.predictor.remember(view, self._trainer.actor)
             self._saved.check_whole_model()
         return self._trainer

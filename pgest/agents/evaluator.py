@@ -11,7 +11,7 @@ import tensorflow as tf
 import tf_keras
 
 from pgest import returns
-from pgest.agents import loops, prediction, shares, training
+from pgest.agents import batch_specs, loops, prediction, shares
 from pgest.contract import episodes, model_fn, update_config
 from pgest.environments import making
 from pgest.environments import view as environment_view
@@ -60,7 +60,7 @@ class Evaluator:
             actor = self._actor_of(view, greedy)
             memory = shares.Shares(num_episodes, view.num_envs)
             metrics = self._metrics_for(
-                training.batch_signature(actor, memory, view), actor, config
+                batch_specs.batch_signature(actor, memory, view), actor, config
             )
             loop = loops.HostLoop(actor, view, memory, self._counters())
             hooks = () if metrics is None else metrics.hooks
@@ -83,7 +83,7 @@ class Evaluator:
             view.observe()
             actor = self._actor_of(view)
             memory = shares.Shares(1, view.num_envs)
-            self._metrics_for(training.batch_signature(actor, memory, view), actor, config)
+            self._metrics_for(batch_specs.batch_signature(actor, memory, view), actor, config)
         finally:
             if view is not env:
                 view.close()
@@ -92,7 +92,7 @@ class Evaluator:
         self, view: environment_view.EnvironmentView, greedy: bool = True
     ) -> acting.Actor:
         spaces = (view.observation_space, view.action_space)
-        mask_spec = training.mask_spec(view.action_mask)
+        mask_spec = batch_specs.mask_spec(view.action_mask)
         key = (view.num_envs, str(spaces), str(mask_spec), greedy)
         if key not in self._actors:
             trained = self._model.store.num_envs  # an actor that explores notes its own number

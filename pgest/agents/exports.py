@@ -8,7 +8,7 @@ from typing import Any
 
 import gymnasium
 
-from pgest.agents import prediction, training
+from pgest.agents import batch_specs, prediction
 from pgest.contract import model_fn, run_config
 from pgest.environments import making
 from pgest.policies.tf_policies import TFPolicy
@@ -71,7 +71,7 @@ def policies_of(model: model_lib.Model, trainer: Any, env: Any = None) -> AgentP
         view.reset(0)
         view.observe()
         spaces = (view.observation_space, view.action_space)
-        mask_spec = training.mask_spec(view.action_mask)
+        mask_spec = batch_specs.mask_spec(view.action_mask)
     finally:
         if view is not env:
             view.close()

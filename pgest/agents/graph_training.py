@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pgest.agents import runs, training
+from pgest.agents import batch_specs, runs, trainer
 from pgest.contract import episodes
 from pgest.graph_environments import graph_environment
 from pgest.hooks import defaults, monitor
@@ -18,15 +18,14 @@ from pgest.tracing import acting, iterating, preparation, probing, updating
 
 
 class GraphTrainer:
-    """The counterpart of `training.Trainer`: collecting and updating are one program.
+    """A `Trainer` whose environment is in the graph: collecting and updating are one program.
 
     Args:
       agent: the `PGAgent` whose model is trained.
       env: the environments.
     """
 
-    def __init__(self, agent: Any, env: Any, given: Any):
-        del given  # what the user gave is the environment itself
+    def __init__(self, agent: Any, env: graph_environment.GraphEnvironment):
         if not isinstance(agent.memory, memory.RolloutMemory):
             raise ValueError(
                 f"An in-graph environment fills a RolloutMemory; the agent has {agent.memory!r}. "
@@ -41,7 +40,7 @@ class GraphTrainer:
             env.num_envs,
             self._mask_spec(env),
         )
-        signature = training.fixed_signature(self.actor, agent.memory.horizon, env.num_envs)
+        signature = batch_specs.fixed_signature(self.actor, agent.memory.horizon, env.num_envs)
         self._update = updating.UpdateGraph(
             agent.model, agent.update_config, signature, self.actor.recurrent
         )
@@ -97,7 +96,7 @@ class GraphTrainer:
 
     def describe(self) -> str:
         """A report on modes, variables, traces and compilation."""
-        return training.describe(
+        return trainer.describe(
             self._agent.model, {"the in-graph iteration": self._program.jit_compiled}
         )
 
@@ -120,7 +119,7 @@ class GraphTrainer:
 
     def _mask_spec(self, env: graph_environment.GraphEnvironment) -> Any:
         state = env.initial(tf.constant([0, 0]))
-        return training.mask_spec(env.action_mask(state.simulation))
+        return batch_specs.mask_spec(env.action_mask(state.simulation))
 
 
 def _episodes(done: iterating.Iterated, loss: float | None) -> list[episodes.EpisodeStatistics]:

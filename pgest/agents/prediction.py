@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from pgest import specs
-from pgest.agents import training
+from pgest.agents import batch_specs
 from pgest.environments import making
 from pgest.environments import view as environment_view
 from pgest.environments.action_masks import allowed_choices, batch_masks
@@ -38,7 +38,7 @@ class Predictor:
     def remember(self, view: environment_view.EnvironmentView, actor: acting.Actor) -> None:
         """Keeps the spaces and whether there are masks, for `act`."""
         self._spaces = (view.observation_space, view.action_space)
-        self._mask_spec = training.mask_spec(actor.mask_spec)
+        self._mask_spec = batch_specs.mask_spec(actor.mask_spec)
 
     def act(self, observations: Any, env: Any = None, action_mask: Any = None) -> acting.Acted:
         """The greedy actions and predictions for observations `[N, ...]`, from episodes' start."""
@@ -56,7 +56,7 @@ class Predictor:
         observations = _checked_observations(observation_spec, observations)
         size = len(tf.nest.flatten(observations)[0])
         mask = _checked_masks(self._spaces[1], self._mask_spec, action_mask, size)
-        actor = self._actor(size, self._spaces, training.mask_spec(mask))
+        actor = self._actor(size, self._spaces, batch_specs.mask_spec(mask))
         reset = np.ones([size], np.bool_)
         with told(self._model, self._model.prediction_hooks, env):
             return actor(observations, 0, mask, actor.initial_state(size), reset)
@@ -155,7 +155,7 @@ def _checked_masks(action_space: Any, expected: Any, masks: Any, size: int) -> A
             "environment gives masks; all True allows every action."
         )
     masks = batch_masks(masks)
-    found = training.mask_spec(masks)
+    found = batch_specs.mask_spec(masks)
     sizes = {np.shape(leaf)[:1] for leaf in tf.nest.flatten(masks)}
     if sizes != {(size,)} or (expected is not None and found != expected):
         raise ValueError(

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from pgest.agents import loops, runs
+from pgest.agents import batch_specs, loops, runs, trainer
 from pgest.environments import view as environment_view
 from pgest.hooks import defaults, monitor
 from pgest.memory import memory as memory_lib
 from pgest.tracing import acting, background, feeding, preparation, probing, updating
-from pgest.tracing import model as model_lib
 
 
-class Trainer:
+class HostTrainer:
     """Compiled programs, a loop and a memory for one environment.
 
     Args:
@@ -39,16 +37,16 @@ class Trainer:
             view.observation_space,
             view.action_space,
             view.num_envs,
-            mask_spec(view.action_mask),
+            batch_specs.mask_spec(view.action_mask),
         )
         self._check_memory()
         # Another agent's episodes under way, say: this environment does not go on with them.
         self.memory.drop_unfinished()
         self.loop = loops.HostLoop(self.actor, view, agent.memory, agent.counters)
-        self._signature = batch_signature(self.actor, self.memory, view)
+        self._signature = batch_specs.batch_signature(self.actor, self.memory, view)
         self._following_spec = None
         if self.loop.leaves_horizon_to_update:
-            self._following_spec = following_spec(self.actor)
+            self._following_spec = batch_specs.following_spec(self.actor)
         self._updater = self._make_updater(None)
         self._summary_updater: updating.Updater | None = None
         self._operation_types: set[str] | None = None
@@ -154,7 +152,7 @@ class Trainer:
             "acting": self.actor.program.jit_compiled,
             "update": self._updater.jit_compiled,
         }
-        return describe(self._model, compiled)
+        return trainer.describe(self._model, compiled)
 
     def _make_updater(self, writer: Any) -> updating.Updater:
         graph = updating.UpdateGraph(
@@ -213,83 +211,3 @@ class Trainer:
                 "(autoreset mode NEXT_STEP), so a RolloutMemory's columns are not in step. Use "
                 "pgest.make(..., num_envs=...), or a vector environment with SAME_STEP autoreset."
             )
-
-
-def describe(model: model_lib.Model, compiled: Mapping[str, bool]) -> str:
-    """A report on a model's modes and variables, and on which programs XLA compiles."""
-    lines = [
-        model.describe_modes(),
-        "",
-        "traces: " + ", ".join(f"{mode} {count}" for mode, count in model.traces.items()),
-        "XLA: " + ", ".join(f"{name} {'yes' if on else 'no'}" for name, on in compiled.items()),
-    ]
-    if model.store.adopted:
-        lines.append(f"made outside of model_fn: {', '.join(sorted(model.store.adopted))}")
-    return "\n".join(lines)
-
-
-def batch_signature(
-    actor: acting.Actor,
-    memory: memory_lib.BatchMemory,
-    view: environment_view.EnvironmentView,
-) -> dict[str, Any]:
-    """Specs of the batches that `memory` will hand over, `[T, B, ...]`; T None where it varies."""
-    if not isinstance(memory, memory_lib.RolloutMemory):
-        return _end_to_end_signature(actor, None)
-    if view.resets_take_steps:
-        return _end_to_end_signature(actor, memory.horizon * view.num_envs)
-    return fixed_signature(actor, memory.horizon, view.num_envs)
-
-
-def _end_to_end_signature(actor: acting.Actor, rows: int | None) -> dict[str, Any]:
-    """Specs of batches in which the environments' timesteps stand end to end, `[N, 1, ...]`."""
-    env_index = tf.TensorSpec([rows, 1], tf.int32)
-    return {**fixed_signature(actor, rows, 1), memory_lib.ENV_INDEX: env_index}
-
-
-def fixed_signature(actor: acting.Actor, horizon: int | None, columns: int) -> dict[str, Any]:
-    """Specs of batches of `horizon` timesteps and `columns` columns, by name."""
-    leading = [horizon, columns]
-
-    def stored(leaf: Any) -> tf.TensorSpec:
-        return tf.TensorSpec([*leading, *leaf.shape[1:]], leaf.dtype)
-
-    flags = ["terminated", "truncated", memory_lib.CUT]
-    signature: dict[str, Any] = {
-        "state": tf.nest.map_structure(stored, actor.observation_spec),
-        "action": tf.nest.map_structure(stored, actor.outputs["action"]),
-        **tf.nest.map_structure(stored, actor.outputs["predictions"]),
-        "reward": tf.TensorSpec(leading, tf.float32),
-        memory_lib.BOOTSTRAP_VALUE: tf.TensorSpec(leading, tf.float32),
-    }
-    if actor.mask_spec is not None:
-        signature["action_mask"] = tf.nest.map_structure(stored, actor.mask_spec)
-    if actor.recurrent:
-        flags.append("reset")
-        signature["policy_state"] = tf.nest.map_structure(
-            lambda leaf: tf.TensorSpec([leading[1], *leaf.shape[1:]], leaf.dtype), actor.state_spec
-        )
-    return {**signature, **{name: tf.TensorSpec(leading, tf.bool) for name in flags}}
-
-
-def following_spec(actor: acting.Actor) -> dict[str, Any]:
-    """Specs of the features that a batch's last timestep led to, `[B, ...]` by name."""
-    specs = {"state": actor.observation_spec}
-    if actor.mask_spec is not None:
-        specs["action_mask"] = actor.mask_spec
-    if actor.recurrent:
-        specs["policy_state"] = actor.state_spec
-    return specs
-
-
-def mask_spec(mask: Any) -> Any:
-    """Specs of one environment's action mask, from masks or specs `[B, ...]`; None without."""
-    if mask is None:
-        return None
-    return tf.nest.map_structure(lambda leaf: tf.TensorSpec(leaf.shape[1:], tf.bool), mask)
-
-
-def field_values(config: Any) -> dict[str, Any]:
-    """A dataclass's fields by name, those that are None left out."""
-    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    return {name: value for name, value in values.items() if value is not None}

@@ -1,0 +1,60 @@
+"""What `PGAgent.train` needs of whatever collects and updates, on the host or in the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from pgest.agents import runs
+from pgest.hooks import monitor
+from pgest.tracing import acting
+from pgest.tracing import model as model_lib
+
+
+class Trainer(Protocol):
+    """Compiled programs and the environments that they were made for; it outlives a run.
+
+    Attributes:
+      view: the environments: spaces, and how many.
+      actor: the program that acts.
+    """
+
+    view: Any
+    actor: acting.Actor
+
+    def uses(self, env: Any) -> bool:
+        """Whether it steps this very object."""
+
+    def all_hooks(self, given: Sequence[monitor.BaseMonitor]) -> list[monitor.BaseMonitor]:
+        """The user's hooks, the spec's and the defaults, in the order to call them."""
+
+    def collect(self, run: runs.Run) -> None:
+        """Acts until there is a batch or the run has to pause."""
+
+    def ready(self, run: runs.Run) -> bool:
+        """Whether an update comes next."""
+
+    def update(self, run: runs.Run) -> None:
+        """Trains on the batch."""
+
+    def forget_episode(self) -> None:
+        """Drops the episode under way: its environment was taken away."""
+
+    def leave(self) -> None:
+        """Ends it, before another one is made."""
+
+    def describe(self) -> str:
+        """A report on modes, variables, traces and compilation."""
+
+
+def describe(model: model_lib.Model, compiled: Mapping[str, bool]) -> str:
+    """A report on a model's modes and variables, and on which programs XLA compiles."""
+    lines = [
+        model.describe_modes(),
+        "",
+        "traces: " + ", ".join(f"{mode} {count}" for mode, count in model.traces.items()),
+        "XLA: " + ", ".join(f"{name} {'yes' if on else 'no'}" for name, on in compiled.items()),
+    ]
+    if model.store.adopted:
+        lines.append(f"made outside of model_fn: {', '.join(sorted(model.store.adopted))}")
+    return "\n".join(lines)
