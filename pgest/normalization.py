@@ -25,15 +25,24 @@ _EPSILON = 1e-8
 
 
 class RunningMoments:
-    """Mean, variance and count of all rows ever given to `update`, as three variables.
+    """Mean, variance and count of all rows ever given to `update`, as four variables.
 
     Batches are merged by the parallel formula of Chan, Golub & LeVeque 1979 (of which Welford 1962
     is the case of one row), whatever their sizes: the result is the population variance of all rows
-    together, within rounding.
+    together, within rounding. Both are computed in float64. The mean is kept as the sum of two
+    float32 numbers, so that it is right where it is a billion standard deviations from 0, and a
+    program that only reads it need not have float64.
 
     Args:
         shape: of a row.
-        name: prefix of the variables, `{name}_mean`, `{name}_variance`, `{name}_count`.
+        name: prefix of the variables, `{name}_mean`, `{name}_mean_remainder`, `{name}_variance`,
+            `{name}_count`.
+
+    Attributes:
+        mean: float32 `[*shape]`.
+        remainder: float32 `[*shape]`, what `mean` lacks to the mean in float64.
+        variance: float32 `[*shape]`.
+        count: int64.
 
     >>> moments = RunningMoments([])
     >>> _ = moments.update(tf.constant([1., 2.])), moments.update(tf.constant([6.]))
@@ -44,6 +53,8 @@ class RunningMoments:
     def __init__(self, shape: Any, *, name: str = "moments"):
         self.shape = tf.TensorShape(shape)
         self.mean = _state(np.zeros(self.shape, np.float32), f"{name}_mean")
+        # A checkpoint from before there was one has none: then it starts from 0, as it was.
+        self.remainder = _state(np.zeros(self.shape, np.float32), f"{name}_mean_remainder")
         self.variance = _state(np.ones(self.shape, np.float32), f"{name}_variance")
         # An int64 still counts where a float32 has stopped to, at 16.8 million.
         self.count = _state(np.zeros([], np.int64), f"{name}_count")
@@ -55,13 +66,12 @@ class RunningMoments:
             rows: `[..., *shape]`, any leading axes, at least one row.
 
         Returns:
-            An op that has run when the three variables are new; `None` where TensorFlow runs
-            eagerly.
+            An op that has run when the variables are new; `None` where TensorFlow runs eagerly.
 
         Raises:
             ValueError: the last axes are not `shape`.
         """
-        rows = tf.cast(rows, tf.float32)
+        rows = tf.cast(rows, tf.float64)
         leading = rows.shape.rank - self.shape.rank
         if leading < 1 or not rows.shape[leading:].is_compatible_with(self.shape):
             raise ValueError(
@@ -71,24 +81,35 @@ class RunningMoments:
         axes = list(range(leading))
         added = tf.reduce_prod(tf.shape(rows, out_type=tf.int64)[:leading])
         count = self.count.read_value() + added
-        weight = tf.cast(tf.cast(added, tf.float64) / tf.cast(count, tf.float64), tf.float32)
-        added_mean, added_variance = tf.nn.moments(rows, axes)
-        mean, variance = self.mean.read_value(), self.variance.read_value()
+        weight = tf.cast(added, tf.float64) / tf.cast(count, tf.float64)
+        added_mean = tf.reduce_mean(rows, axes)
+        added_variance = tf.reduce_mean(tf.square(rows - added_mean), axes)
+        variance = tf.cast(self.variance.read_value(), tf.float64)
+        mean = self.exact_mean()
         difference = added_mean - mean
         # Weighted by shares of the count, not by counts: sums of squares would outgrow float32.
         merged = variance + weight * (added_variance - variance)
         merged += weight * (1.0 - weight) * tf.square(difference)
+        mean += weight * difference
+        rounded = tf.cast(mean, tf.float32)
         return tf.group(
-            self.mean.assign(mean + weight * difference),
-            self.variance.assign(merged),
+            self.mean.assign(rounded),
+            self.remainder.assign(tf.cast(mean - tf.cast(rounded, tf.float64), tf.float32)),
+            self.variance.assign(tf.cast(merged, tf.float32)),
             self.count.assign(count),
         )
+
+    def exact_mean(self) -> tf.Tensor:
+        """The mean in float64, `[*shape]`."""
+        mean, remainder = self.mean.read_value(), self.remainder.read_value()
+        return tf.cast(mean, tf.float64) + tf.cast(remainder, tf.float64)
 
 
 class ObservationNormalizer:
     """Observations with mean 0 and variance 1, clipped: the Boxes of floats in a nest.
 
-    All else passes unchanged.
+    All else passes unchanged. The mean is taken off in float64 where observations are of float64,
+    and may then be a billion standard deviations; in float32 elsewhere, and may be a million.
     Made inside a model_fn, in every mode (Huang et al. 2022, details of continuous actions 5 and
     6):
 
@@ -142,7 +163,14 @@ class ObservationNormalizer:
 
     def _normalize(self, moments: RunningMoments, part: tf.Tensor) -> tf.Tensor:
         deviation = tf.sqrt(moments.variance + _EPSILON)
-        normalized = (tf.cast(part, tf.float32) - moments.mean) / deviation
+        part = tf.convert_to_tensor(part)
+        if part.dtype == tf.float64:
+            normalized = tf.cast(part - moments.exact_mean(), tf.float32) / deviation
+        else:
+            # Each part divided for itself: a compiler that adds constants up before they are taken
+            # off would round the remainder away.
+            normalized = (tf.cast(part, tf.float32) - moments.mean) / deviation
+            normalized -= moments.remainder / deviation
         return tf.clip_by_value(normalized, -self._clip, self._clip)
 
 

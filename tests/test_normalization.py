@@ -114,9 +114,49 @@ class TestObservationNormalizer:
             variables = graph.get_collection("variables")
         assert [variable.name for variable in variables if "mean" in variable.name] == [
             "seen_at_mean:0",
+            "seen_at_mean_remainder:0",
             "seen_rest_1_mean:0",
+            "seen_rest_1_mean_remainder:0",
         ]
         assert not any(variable.trainable for variable in variables)
+
+    @pytest.mark.parametrize("jit_compile", [False, True])
+    @pytest.mark.parametrize(
+        ("dtype", "offset", "sizes"),
+        [
+            (np.float32, 1e6, [1, 2, 40, 100_000, 7]),
+            (np.float32, -1e6, [1_000_000]),
+            (np.float32, 1e4, [131_072, 131_072]),
+            (np.float32, 1e6, [24] * 2000),
+            (np.float64, 1e9, [1, 2, 40, 100_000, 7]),
+            (np.float64, -1e9, [1_000_000]),
+            (np.float64, 1e9, [24] * 2000),
+        ],
+    )
+    def test_far_from_zero(self, dtype, offset, sizes, jit_compile):
+        rows = np.random.default_rng(0).normal(offset, 1.0, (sum(sizes), 1)).astype(dtype)
+        normalizer = normalization.ObservationNormalizer(spaces.Box(-np.inf, np.inf, (1,), dtype))
+
+        @tf.function(jit_compile=jit_compile)
+        def update(batch):
+            normalizer.update(batch)
+
+        for batch in np.split(rows, np.cumsum(sizes)[:-1]):
+            update(tf.constant(batch))
+        read = tf.function(normalizer, jit_compile=jit_compile)
+        normalized = read(tf.constant(rows)).numpy()
+        assert normalized.dtype == np.float32
+        exact = rows.astype(np.float64)
+        expected = (exact - exact.mean()) / exact.std()
+        assert abs(normalized.mean(dtype=np.float64)) < 0.01
+        assert abs(normalized.std(dtype=np.float64) - 1) < 0.01
+        close(normalized, expected, 1e-3)
+
+    def test_the_normal_of_float32_needs_no_float64(self):
+        normalizer = normalization.ObservationNormalizer(spaces.Box(-9, 9, (2,)))
+        graph = tf.function(normalizer).get_concrete_function(tf.TensorSpec([None, 2])).graph
+        dtypes = {output.dtype for op in graph.get_operations() for output in op.outputs}
+        assert tf.float64 not in dtypes
 
     @pytest.mark.parametrize("jit_compile", [False, True])
     def test_compiled(self, jit_compile):

@@ -27,6 +27,8 @@ class HostLoop:
       view: the environments.
       memory: where timesteps go; None keeps nothing, for evaluation.
       counters: of the model, or counters of its own for evaluation.
+      overlapped: whether updates run while the next batch is collected. Their weights are newer
+        than those that acted, which then value what follows the horizon as well.
 
     Attributes:
       broken: whether a timestep failed half way; the episodes under way cannot go on then.
@@ -38,6 +40,7 @@ class HostLoop:
         view: environment_view.EnvironmentView,
         memory: memory_lib.BatchMemory | None,
         counters: counters_lib.Counters,
+        overlapped: bool = False,
     ):
         self.actor = actor
         self.view = view
@@ -57,6 +60,7 @@ class HostLoop:
             isinstance(memory, memory_lib.RolloutMemory)
             and not view.resets_take_steps
             and actor.predicts_value
+            and not overlapped
         )
         self._following: tuple[Any, Any, Any] = (None, None, ())
         # Elsewhere every environment takes every action, and nobody has to look.

@@ -42,7 +42,7 @@ class HostTrainer:
         self._check_memory()
         # Another agent's episodes under way, say: this environment does not go on with them.
         self.memory.drop_unfinished()
-        self.loop = loops.HostLoop(self.actor, view, agent.memory, agent.counters)
+        self.loop = self._make_loop()
         self._signature = batch_specs.batch_signature(self.actor, self.memory, view)
         self._following_spec = None
         if self.loop.leaves_horizon_to_update:
@@ -136,7 +136,7 @@ class HostTrainer:
         """Drops the episode under way: its environment does not go on where it stood."""
         self.memory.drop_unfinished()
         self.view.reset(self._agent.counters.episode)
-        self.loop = loops.HostLoop(self.actor, self.view, self.memory, self._agent.counters)
+        self.loop = self._make_loop()
 
     def leave(self) -> None:
         """Drops what belongs to this environment, and closes it if pgest made it."""
@@ -153,6 +153,11 @@ class HostTrainer:
             "update": self._updater.jit_compiled,
         }
         return trainer.describe(self._model, compiled)
+
+    def _make_loop(self) -> loops.HostLoop:
+        agent = self._agent
+        overlapped = agent.config.overlap_updates
+        return loops.HostLoop(self.actor, self.view, self.memory, agent.counters, overlapped)
 
     def _make_updater(self, writer: Any) -> updating.Updater:
         graph = updating.UpdateGraph(

@@ -167,9 +167,9 @@ class BoundedBeta(_Bounded):
     """`low + (high - low) * x` with `x ~ Beta(concentration1, concentration0)`.
 
     Chou et al. 2017 (https://proceedings.mlr.press/v70/chou17a.html): no density is lost beyond the
-    bounds, as it is with a clipped Gaussian. With both concentrations above 1 it has one peak,
-    `mode()`; otherwise `mode()` is the mean. A bound itself is taken as the nearest float inside,
-    so its log-probability is finite.
+    bounds, as it is with a clipped Gaussian. With both concentrations 1 or more it has one peak,
+    `mode()`, which is a bound where one of them is 1; with both 1, or one below, `mode()` is the
+    mean. A bound itself is taken as the nearest float inside, so its log-probability is finite.
 
     Samples are not reparameterised: no gradient flows through them.
 
@@ -247,7 +247,8 @@ class BoundedBeta(_Bounded):
 
     def _mode(self) -> tf.Tensor:
         alpha, beta = self.concentration1, self.concentration0
-        peaked = (alpha > 1.0) & (beta > 1.0)
+        # 1 + softplus(x) rounds to 1 below x = -16; the peak goes on to the bound, not to the mean.
+        peaked = (alpha >= 1.0) & (beta >= 1.0) & (alpha + beta > 2.0)
         denominator = tf.where(peaked, alpha + beta - 2.0, tf.ones_like(alpha + beta))
         unit = tf.where(peaked, (alpha - 1.0) / denominator, alpha / (alpha + beta))
         return self._to_interval(unit)

@@ -110,10 +110,22 @@ class JointDistribution(tfd.AutoCompositeTensorDistribution):
         ]
         return tf.nest.pack_sequence_as(self._distributions, draws)
 
-    def _log_prob(self, value: Any) -> tf.Tensor:
+    def log_prob_parts(self, value: Any) -> Any:
+        """The log-probability of each component, of which `log_prob` is the sum.
+
+        Args:
+            value: a nest like the distributions.
+
+        Returns:
+            The nest, each leaf of the batch's shape.
+        """
         tf.nest.assert_same_structure(self._distributions, value, check_types=False)
         flat = zip(tf.nest.flatten(self._distributions), tf.nest.flatten(value), strict=True)
-        return self._sum([component.log_prob(part) for component, part in flat])
+        parts = [component.log_prob(part) for component, part in flat]
+        return tf.nest.pack_sequence_as(self._distributions, parts)
+
+    def _log_prob(self, value: Any) -> tf.Tensor:
+        return self._sum(tf.nest.flatten(self.log_prob_parts(value)))
 
     def _entropy(self) -> tf.Tensor:
         return self._sum(

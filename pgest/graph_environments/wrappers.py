@@ -15,7 +15,9 @@ import tensorflow as tf
 from pgest.graph_environments import graph_environment, stateless_noise
 
 Nest = Any
-_STICK = 2  # what StickyActions folds its seed with; its environment advances with another
+# What StickyActions folds its seed with, plus how many there are inside of it: unlikely numbers, so
+# that an environment may fold its own seed with 0, 1, 2, …
+_STICK = 47_001
 
 
 class GraphWrapper(graph_environment.GraphEnvironment):
@@ -269,7 +271,7 @@ class StickyState(NamedTuple):
     inner: Nest
     """The simulation inside."""
     last_action: tf.Tensor
-    """`[B]`: what was done last; 0 at the start of an episode."""
+    """`[B]`: what was done last; the space's first action at the start of an episode."""
 
 
 class StickyActions(GraphWrapper):
@@ -294,16 +296,19 @@ class StickyActions(GraphWrapper):
             raise ValueError(f"probability={probability}: expected 0 to 1.")
         super().__init__(env)
         self.probability = probability
+        self._purpose = _STICK + _sticky_inside(env)
 
     def start(self, seed: tf.Tensor) -> StickyState:
         """See `GraphEnvironment.start`."""
-        return StickyState(self.env.start(seed), tf.zeros([self.num_envs], tf.int32))
+        first = int(self.action_space.start)
+        return StickyState(self.env.start(seed), tf.fill([self.num_envs], first))
 
     def advance(
         self, simulation: StickyState, action: tf.Tensor, seed: tf.Tensor
     ) -> tuple[StickyState, tf.Tensor, tf.Tensor]:
         """See `GraphEnvironment.advance`."""
-        chance = stateless_noise.uniform(stateless_noise.fold(seed, _STICK), [self.num_envs])
+        die = stateless_noise.fold(seed, self._purpose)
+        chance = stateless_noise.uniform(die, [self.num_envs])
         action = tf.where(
             chance < self.probability, simulation.last_action, tf.cast(action, tf.int32)
         )
@@ -317,3 +322,10 @@ class StickyActions(GraphWrapper):
     def action_mask(self, simulation: StickyState) -> Nest | None:
         """See `GraphEnvironment.action_mask`."""
         return self.env.action_mask(simulation.inner)
+
+
+def _sticky_inside(env: graph_environment.GraphEnvironment) -> int:
+    """How many `StickyActions` an environment is made of: each needs a die of its own."""
+    if not isinstance(env, GraphWrapper):
+        return 0
+    return isinstance(env, StickyActions) + _sticky_inside(env.env)

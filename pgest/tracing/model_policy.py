@@ -90,11 +90,18 @@ class ModelPolicy(TFPolicy):
         else:
             action = spec.distribution.sample(seed=seed)
         if self.emit_log_probability:
-            log_prob = spec.distribution.log_prob(action)
-            info = contracts.with_log_probability(
-                (), tf.nest.map_structure(lambda _: log_prob, self.action_spec)
-            )
+            info = contracts.with_log_probability((), self._log_probability(spec, action))
         return PolicyStep(self._environment_action(action), _state(spec), info)
+
+    def _log_probability(self, spec: model_fn.EstimatorSpec, action: Any) -> Any:
+        """Of each leaf of an action its own, in a nest like the action; their sum is the joint."""
+        distribution = spec.distribution
+        if hasattr(distribution, "log_prob_parts"):  # pgest's joint has it as TFP's have
+            parts = tf.nest.flatten(distribution.log_prob_parts(action))
+            return tf.nest.pack_sequence_as(self.action_spec, parts)
+        # A single leaf; or what has one measure for a whole nest and knows no leaf's own.
+        log_prob = distribution.log_prob(action)
+        return tf.nest.map_structure(lambda _: log_prob, self.action_spec)
 
     def _distribution(self, time_step: TimeStep, policy_state: nests.Nest) -> PolicyStep:
         spec = self._call(time_step, policy_state)

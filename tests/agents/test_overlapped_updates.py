@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow_probability import distributions as tfd
 
 import pgest
 from pgest import graph_environments
@@ -253,3 +254,52 @@ def test_another_environment_ends_the_thread():
     agent.train(graph_environments.CartPole(num_envs=4), steps=2)
     assert not threads()
     assert agent.global_step == 11
+
+
+class Idle(gymnasium.Env):
+    """Pays nothing and never ends; its step of a number in `fails_at` fails, once among all."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (1,))
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, fails_at):
+        self.steps, self.fails_at = 0, fails_at
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.steps += 1
+        if self.steps in self.fails_at:
+            self.fails_at.remove(self.steps)
+            raise RuntimeError("gear")
+        return np.zeros(1, np.float32), 0.0, False, False, {}
+
+
+def counted_value(features, labels, mode):
+    """The value of all observations is a number that each step raises by 1."""
+    number = tf.Variable(0.0, trainable=False, name="number")
+    value = tf.zeros_like(features["state"][..., 0]) + number
+    distribution = tfd.Categorical(logits=tf.zeros([tf.shape(value)[0], 2]))
+    if mode == pgest.Modes.PREDICT:
+        return pgest.EstimatorSpec(mode, {"value": value}, distribution=distribution)
+    metrics = {"furthest": tf.reduce_max(tf.abs(labels["advantage"]))}
+    loss, train_op = tf.reduce_mean(value), number.assign_add(1.0)
+    return pgest.EstimatorSpec(
+        mode, distribution=distribution, loss=loss, train_op=train_op, metrics=metrics
+    )
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_an_advantage_is_of_one_value_function(overlap):
+    # Without rewards and discounts the advantages are differences between values, so 0 where the
+    # horizon's value is of the weights that acted; of the next ones it is 1.
+    settings = {"discount": 1.0, "normalize_advantage": False}
+    agent, hook = make_agent(counted_value, overlap=overlap, optimizer_params=settings), Metrics()
+    fails_at = [36]
+    with pgest.make(lambda: Idle(fails_at), num_envs=2) as env:
+        with pytest.raises(pgest.EnvironmentFailure, match="gear"):
+            agent.train(env, steps=6, hooks=[hook])
+        agent.train(env, steps=6, hooks=[hook])  # from a fresh start
+    assert len(hook.metrics) > 8
+    assert [metrics["furthest"] for metrics in hook.metrics] == [0.0] * len(hook.metrics)

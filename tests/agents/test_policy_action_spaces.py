@@ -135,3 +135,26 @@ def test_a_distribution_without_a_mode_has_no_greedy_policy():
     agent = built(spaces.Box(-1, 1, (2,), np.float32), model_fn)
     with pytest.raises(ValueError, match="does not implement mode"):
         agent.policy.action(time_step())
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        SPACES["nest"],
+        spaces.Tuple((spaces.Discrete(3, start=2), spaces.Dict(push=spaces.Box(-1, 1, (2,))))),
+    ],
+)
+def test_each_leaf_of_an_action_has_its_own_log_probability(space):
+    # A Gaussian's own action may lie beyond the bounds of what the environment gets.
+    agent = built(space, pgest.models.VPG(hidden_sizes=(8,), box="squashed_gaussian"))
+    step = agent.collect_policy.action(time_step(), seed=3)
+    parts = step.info.log_probability
+    tf.nest.assert_same_structure(parts, step.action)
+    distribution = agent.collect_policy.distribution(time_step()).action
+    leaves = zip(*map(tf.nest.flatten, (distribution, step.action, parts)), strict=True)
+    found = []
+    for part, action, log_prob in leaves:
+        expected = part.log_prob(tf.cast(action, part.dtype))
+        np.testing.assert_allclose(log_prob, expected, rtol=1e-3)
+        found.append(log_prob)
+    assert not np.allclose(found[0], found[1])

@@ -91,6 +91,17 @@ class TestBoundedFamilies:
         distribution = distributions.BoundedBeta([3.0, 1.0], [2.0, 1.0], -1.0, 1.0)
         close(distribution.mode(), [1 / 3, 0])
 
+    def test_the_beta_mode_moves_to_the_bound_where_a_concentration_rounds_to_1(self):
+        # With a = 1 + s and b = 1.5: (a - 1) / (a + b - 2) = s / (s + 0.5), and s = softplus(raw)
+        # is 0.0067, 3e-7 and, beside the 1, nothing. The mean would be 0.4, -0.2 on [-1, 1].
+        half = math.log(math.expm1(0.5))
+        raw = tf.constant([-5.0, -15.0, -20.0, -90.0])
+        modes = distributions.beta(raw, tf.fill([4], half), -1.0, 1.0, event_ndims=0).mode()
+        softplus = np.array([math.log1p(math.exp(-5)), math.log1p(math.exp(-15)), 0.0, 0.0])
+        close(modes, 2 * softplus / (softplus + 0.5) - 1, 2e-6)
+        mirrored = distributions.beta(tf.fill([4], half), raw, -1.0, 1.0, event_ndims=0).mode()
+        close(mirrored, -np.asarray(modes), 1e-6)
+
     @pytest.mark.parametrize("family", ["squashed_gaussian", "beta"])
     @pytest.mark.parametrize(("low", "high"), [(-np.inf, 1), (0, np.inf), (1, 1), (2, 1)])
     def test_bounds_that_are_none(self, family, low, high):

@@ -1,5 +1,7 @@
 """The base of in-graph environments: reset, time limit, statistics, randomness, wrappers."""
 
+import itertools
+
 import gymnasium
 import numpy as np
 import pytest
@@ -240,6 +242,28 @@ def test_noise_is_even_and_unrelated_between_indices_and_seeds():
     ):
         assert abs((first * second).mean()) < 4.5 / np.sqrt(first.size)
     assert len(np.unique(numbers)) > 0.985 * numbers.size  # of 2**24 values
+
+
+@pytest.mark.parametrize("first_word", [0, 1, 123456])
+def test_noise_of_two_environments_is_independent(first_word):
+    num_seeds, num_envs, bins = 60_000, 24, 64
+
+    @tf.function(jit_compile=True)
+    def resets():
+        def draw(timestep):
+            seed = stateless_noise.fold(tf.stack([first_word, timestep]), 9003)
+            return stateless_noise.uniform(seed, [num_envs])
+
+        return tf.map_fn(draw, tf.range(num_seeds), fn_output_signature=tf.float32)
+
+    cells = (resets().numpy() * bins).astype(np.int64)
+    expected = num_seeds / bins**2
+    freedom = bins**2 - 1
+    for first, second in itertools.combinations(range(num_envs), 2):
+        counts = np.bincount(cells[:, first] * bins + cells[:, second], minlength=bins**2)
+        chi_square = ((counts - expected) ** 2 / expected).sum()
+        # NumPy's own generator has a worst pair of 3 to 4.
+        assert abs(chi_square - freedom) / np.sqrt(2 * freedom) < 6, (first, second)
 
 
 def test_both_words_of_a_seed_count_and_are_no_relatives():

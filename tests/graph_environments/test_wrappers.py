@@ -19,6 +19,7 @@ from pgest.graph_environments import (
     TimeLimit,
     TransformObservation,
     as_gymnasium,
+    stateless_noise,
 )
 
 
@@ -129,6 +130,51 @@ def test_sticky_actions_repeat_as_often_as_asked():
     never = StickyActions(Breakout(num_envs=2), 0.0)
     state, _ = step(never, start(never), np.array([1, 2], np.int32))
     assert state.simulation.inner.paddle.numpy().tolist() == [3, 5]
+
+
+class Dice(GraphEnvironment):
+    """Its die is of the fold that the docs tell authors to use; it remembers action and die."""
+
+    fold = 1
+
+    def __init__(self, num_envs):
+        box = gymnasium.spaces.Box(-9, 9, (2,))
+        super().__init__(box, gymnasium.spaces.Discrete(3, start=5), num_envs=num_envs)
+
+    def start(self, seed):
+        return tf.zeros([self.num_envs, 2])
+
+    def advance(self, simulation, action, seed):
+        die = stateless_noise.uniform(stateless_noise.fold(seed, self.fold), [self.num_envs])
+        seen = tf.stack([tf.cast(action, tf.float32), die], axis=1)
+        return seen, die, tf.zeros([self.num_envs], tf.bool)
+
+    def observe(self, simulation):
+        return simulation
+
+
+@pytest.mark.parametrize("fold", [0, 1, 2, 3, 9001])
+def test_sticky_actions_have_a_die_of_their_own(fold):
+    Dice.fold = fold
+    env = StickyActions(Dice(num_envs=4000), 0.5)
+    _, transition = step(env, start(env), np.full(4000, 7, np.int32))
+    repeated, die = transition.next_observation.numpy().T
+    repeated = repeated == 5  # the space's first action, at the start of an episode
+    assert set(transition.next_observation.numpy()[:, 0]) == {5.0, 7.0}
+    # Of 2000 repetitions half come with a low die, +-32 at one standard deviation.
+    assert abs(np.sum(repeated & (die < 0.5)) - 1000) < 5 * 32
+
+
+def test_sticky_actions_of_sticky_actions_throw_two_dice():
+    for env in (
+        StickyActions(StickyActions(Dice(num_envs=4000), 0.5), 0.5),
+        StickyActions(RewardScale(StickyActions(Dice(num_envs=4000), 0.5), 2.0), 0.5),
+    ):
+        env = env.with_num_envs(4000)
+        _, transition = step(env, start(env), np.full(4000, 7, np.int32))
+        passed = transition.next_observation.numpy()[:, 0] == 7
+        # Both pass on 7 with probability 1/4; with one die between them it would be 1/2.
+        assert abs(passed.sum() - 1000) < 5 * 28
 
 
 def test_wrappers_stack_and_count_time_once():
