@@ -162,7 +162,7 @@ class SavedState:
     def _take(self, path: str, values: dict[str, np.ndarray]) -> None:
         def fitting(name: str, shape: tuple[int, ...]) -> np.ndarray | None:
             # What does not fit is listed as a whole once the model is built.
-            value = values.get(name)
+            value = checkpoints.value_of(name, values)
             return None if value is None or value.shape != shape else value
 
         self._path, self._values = path, values
@@ -176,8 +176,9 @@ class SavedState:
 
     def _assign(self, values: Mapping[str, Any]) -> None:
         for name, variable in self._model.saved_variables().items():
-            if name in values:
-                variable.assign(values[name])
+            value = checkpoints.value_of(name, values)
+            if value is not None:
+                variable.assign(value)
         self._model.counters.refresh()
 
     def _warm_start(self) -> None:
@@ -203,7 +204,7 @@ class _WarmStart:
     def __call__(self, name: str, shape: tuple[int, ...]) -> np.ndarray | None:
         if not checkpoints.is_of_model(name):
             return None  # a new run does not go on with another one's episodes
-        value = self._values.get(name)
+        value = checkpoints.value_of(name, self._values)
         if value is not None and shape == value.shape:
             self._taken.add(name)
             return value

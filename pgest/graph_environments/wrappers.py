@@ -296,12 +296,12 @@ class StickyActions(GraphWrapper):
             raise ValueError(f"probability={probability}: expected 0 to 1.")
         super().__init__(env)
         self.probability = probability
+        self._first_action = int(env.action_space.start)
         self._purpose = _STICK + _sticky_inside(env)
 
     def start(self, seed: tf.Tensor) -> StickyState:
         """See `GraphEnvironment.start`."""
-        first = int(self.action_space.start)
-        return StickyState(self.env.start(seed), tf.fill([self.num_envs], first))
+        return StickyState(self.env.start(seed), tf.fill([self.num_envs], self._first_action))
 
     def advance(
         self, simulation: StickyState, action: tf.Tensor, seed: tf.Tensor

@@ -18,6 +18,7 @@ from pgest.variables import store, whole_files
 
 ENVIRONMENT = "environment/"
 _PREFIX = "model.ckpt"
+_REMAINDER = "_remainder"  # of `normalization.RunningMoments`
 _KEY_START = "variables/"
 _KEY_END = "/.ATTRIBUTES/VARIABLE_VALUE"
 _NAME = re.compile(rf"{re.escape(_PREFIX)}-(\d+)(?:-(\d+))?")
@@ -180,6 +181,22 @@ def read_newest(
     return None
 
 
+def value_of(name: str, saved: Mapping[str, Any]) -> Any:
+    """What a checkpoint holds of a variable, None where it holds nothing.
+
+    The first checkpoints hold running means without remainders, which then are 0.
+
+    Example:
+
+    >>> value_of("seen_mean_remainder", {"seen_mean": np.array([5.0])}).tolist()
+    [0.0]
+    """
+    if name not in saved and name.endswith(_REMAINDER):
+        mean = saved.get(name.removesuffix(_REMAINDER))
+        return None if mean is None else np.zeros_like(mean)
+    return saved.get(name)
+
+
 def check_fit(
     path: str,
     saved: Mapping[str, Any],
@@ -202,7 +219,7 @@ def check_fit(
     saved = {name: value for name, value in saved.items() if is_of_model(name)}
     variables = {name: v for name, v in variables.items() if is_of_model(name)}
     lines = [f"  only in the model: {name} {tuple(v.shape)}" for name, v in variables.items()
-             if name not in saved]  # fmt: skip
+             if value_of(name, saved) is None]  # fmt: skip
     lines += [f"  {name}: {np.shape(saved[name])} in the checkpoint, {tuple(v.shape)} in the model"
               for name, v in variables.items()
               if name in saved and np.shape(saved[name]) != tuple(v.shape)]  # fmt: skip

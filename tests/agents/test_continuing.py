@@ -2,8 +2,10 @@
 
 import gymnasium
 import numpy as np
+import tensorflow as tf
 
 import pgest
+from pgest.variables import checkpoints
 from tests import model_fns
 from tests.agents.training_agents import counters, make_agent
 
@@ -108,3 +110,23 @@ def test_no_new_trace_after_the_first_update_and_the_first_evaluation(tmp_path):
     agent.evaluate("CartPole-v1", episodes=2)
     agent.train(env, steps=2)
     assert agent.model.traces == traces
+
+
+def test_a_checkpoint_without_the_remainders_of_running_means_loads(tmp_path):
+    def make(directory):
+        model = pgest.models.A2C(normalize_observation=True, hidden_sizes=(8,))
+        return make_agent(model, model_dir=directory)
+
+    agent = make(tmp_path / "new").train("Pendulum-v1", steps=1)
+    values = checkpoints.read(agent.latest_checkpoint())
+    mean, remainder = values["observation_mean"], values.pop("observation_mean_remainder")
+    assert remainder.any()
+    variables = {name: tf.Variable(value) for name, value in values.items()}
+    path = checkpoints.save(str(tmp_path / "old"), variables, step=1)
+    again = make(tmp_path / "old")
+    assert again.evaluate("Pendulum-v1", episodes=1)["episodes"] == 1
+    np.testing.assert_array_equal(again.get_variable_value("observation_mean"), mean)
+    assert not again.get_variable_value("observation_mean_remainder").any()
+    assert again.train("Pendulum-v1", steps=1).global_step == 2
+    assert agent.evaluate("Pendulum-v1", episodes=1, checkpoint_path=path)["episodes"] == 1
+    np.testing.assert_array_equal(agent.get_variable_value("observation_mean_remainder"), remainder)
