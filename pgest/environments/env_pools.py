@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from typing_extensions import override
 
-from pgest.environments.spaces import Nest
+from pgest.environments.spaces import Misfit, Nest
 from pgest.environments.vector import VectorEnvironments, row_of
 from pgest.environments.view import Transition
 
@@ -76,6 +76,8 @@ class EnvPoolEnvironments(VectorEnvironments):
         try:
             observation, infos = self._receive()
             observation = self._observations.copy(_with_rows(previous, ended, observation))
+        except Misfit as error:
+            raise self._misfit(error) from error
         except Exception as error:
             raise self._raised(error, "reset") from error
         self._began(observation, infos, ended)

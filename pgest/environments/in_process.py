@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,10 +10,11 @@ import gymnasium
 import numpy as np
 from typing_extensions import override
 
-from pgest.environments import worker
+from pgest.environments import results, worker
 from pgest.environments.action_masks import stack_masks
-from pgest.environments.spaces import Nest
-from pgest.environments.view import EnvironmentView, Transition, numeric_items, reason
+from pgest.environments.infos import numeric_items
+from pgest.environments.spaces import Misfit, Nest
+from pgest.environments.view import EnvironmentView, Transition, reason
 
 
 class InProcessEnvironments(EnvironmentView):
@@ -107,17 +107,20 @@ class InProcessEnvironments(EnvironmentView):
         index = 0
         try:
             for index, step in enumerate(self._steps):
-                observation, number, ended, cut, info = step(row(action, index))
-                reward[index] = float(number)
+                result = step(row(action, index))
+                observation, number, ended, cut, info = results.step_values(result)
+                reward[index] = number
                 write(next_observation, index, observation)
                 if ended or cut:
-                    terminated[index], truncated[index] = bool(ended), bool(cut)
+                    terminated[index], truncated[index] = ended, cut
                     infos[index] = numeric_items(info)
                 if self._masked or "action_mask" in info:
-                    self._follow_mask(index, info, bool(ended), bool(cut))
+                    self._follow_mask(index, info, ended, cut)
+        except Misfit as error:
+            raise self._misfit(error, index, action) from error
         except Exception as error:
             raise self._failure(f"failed in step(): {reason(error)},", index) from error
-        self._check_finite(next_observation, reward, action)
+        self._check_observation(next_observation, action)
         next_mask = self._masks_after_step(list(infos)) if self._masked else None
         self.timestep += num_envs
         self._observation = next_observation
@@ -129,13 +132,14 @@ class InProcessEnvironments(EnvironmentView):
         seed = worker.episode_seed(self.seed, index, self._episodes[index])
         self._episodes[index] += 1
         try:
-            value, info = self._envs[index].reset(seed=seed)
-            self._observations.check(value)
+            value, info = results.reset_values(self._envs[index].reset(seed=seed))
             self._observations.write(observation, index, value)
             if self._masked is None:
                 self._masked = self._mask_methods is not None or "action_mask" in info
             if self._masked or "action_mask" in info:
                 self._follow_mask(index, info)
+        except Misfit as error:
+            raise self._misfit(error, index) from error
         except Exception as error:
             raise self._failure(f"failed in reset(): {reason(error)},", index) from error
 
@@ -171,7 +175,7 @@ class InProcessEnvironments(EnvironmentView):
         return self._mask_that_followed(last, known)
 
     def _began(self, observation: Nest) -> None:
-        self._check_finite(observation)
+        self._check_observation(observation)
         if self._masked:
             self._set_mask(stack_masks(self._mask_rows))
         self._observation, self._ended = observation, []
@@ -209,15 +213,18 @@ class SingleEnvironment(InProcessEnvironments):
         next_observation = self._observations.empty()
         self._observation = None
         try:
-            value, number, terminated, truncated, info = self._step(self._actions.row(action, 0))
+            result = self._step(self._actions.row(action, 0))
+            value, number, terminated, truncated, info = results.step_values(result)
             self._observations.write(next_observation, 0, value)
-            number, ended = float(number), bool(terminated or truncated)
             if self._masked or "action_mask" in info:
-                self._follow_mask(0, info, bool(terminated), bool(truncated))
+                self._follow_mask(0, info, terminated, truncated)
+        except Misfit as error:
+            raise self._misfit(error, 0, action) from error
         except Exception as error:
             raise self._failure(f"failed in step(): {reason(error)},", 0) from error
         reward = np.array([number], np.float32)
-        self._check_finite(next_observation, None if math.isfinite(number) else reward, action)
+        self._check_observation(next_observation, action)
+        ended = terminated or truncated
         next_mask = self._masks_after_step([0] if ended else []) if self._masked else None
         self.timestep += 1
         self._observation = next_observation
@@ -227,8 +234,8 @@ class SingleEnvironment(InProcessEnvironments):
         self._ended = [0]
         return Transition(
             reward,
-            np.array([bool(terminated)]),
-            np.array([bool(truncated)]),
+            np.array([terminated]),
+            np.array([truncated]),
             next_observation,
             self._all_acted,
             {0: numeric_items(info)},

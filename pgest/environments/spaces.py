@@ -20,10 +20,22 @@ Nest: TypeAlias = Any  # an array, or a dict or tuple of nests
 ARRAY_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
 
+class Misfit(ValueError):
+    """A value is not what its space holds; the message is a sentence without its end.
+
+    Attributes:
+        index: Of which environment, where it is known.
+    """
+
+    index: int | None = None
+
+
 class BatchedArray:
     """The array work for one Box, Discrete, MultiDiscrete or MultiBinary, times ``num_envs``.
 
-    The methods that run at every timestep are numpy's own functions, bound here once.
+    The methods that run at every timestep compare shape and dtype first, which is all there is to
+    do for most environments, and convert only what differs: nothing is rounded, wrapped or spread
+    over a row in silence.
 
     Args:
         space: The space of one environment.
@@ -35,36 +47,108 @@ class BatchedArray:
         if space.shape is None or space.dtype is None:
             raise ValueError(f"{path} is {space}, which has no shape or dtype of its own.")
         self.path = path
+        self.space = space
         self.shape = tuple(space.shape)
         self.batch_shape = (num_envs, *self.shape)
         self.dtype = np.dtype(space.dtype)
         self.is_float = self.dtype.kind == "f"
+        self.is_narrow: bool = self.dtype.kind in "iu" and self.dtype != np.int64
+        self.bounds = _bounds(space)
         self.empty: Callable[[], Nest] = functools.partial(np.empty, self.batch_shape, self.dtype)
-        self.write: Callable[[Nest, int, Any], None] = operator.setitem
         self.row: Callable[[Nest, int], Any] = operator.getitem
 
+    def write(self, batch: np.ndarray, index: int, value: Any) -> None:
+        """Writes one environment's value into its row; `Misfit` where it does not fit."""
+        if getattr(value, "dtype", None) != self.dtype:
+            value = self._converted(value)
+        if value.shape != self.shape:
+            raise self._wrong_shape(value.shape, self.shape)
+        batch[index] = value
+
     def copy(self, batch: Any) -> Nest:
-        """A new ``[B, …]`` array in the space's dtype; ValueError where the shape differs."""
-        return self._expect_shape(np.array(batch, self.dtype, order="C"))
+        """A new ``[B, …]`` array in the space's dtype; `Misfit` where the values do not fit."""
+        if getattr(batch, "dtype", None) == self.dtype:
+            return self._expect_shape(np.array(batch, order="C"))
+        return self._expect_shape(np.array(self._converted(batch), order="C"))
 
     def detach(self, batch: Any) -> Nest:
         """`copy`, but for arrays that fit and whose rows are scalars, which nobody can change."""
         if self.shape:
             return self.copy(batch)
-        return self._expect_shape(np.asarray(batch, self.dtype))
+        if getattr(batch, "dtype", None) == self.dtype:
+            return self._expect_shape(np.asarray(batch))
+        return self._expect_shape(self._converted(batch))
 
     def leaves(self, nest: Nest) -> Iterator[tuple[BatchedArray, np.ndarray]]:
         """Each array of a nest with what is known of it."""
         yield self, nest
 
     def check(self, value: Any) -> None:
-        """Raises ValueError unless `value`, of one environment, has the space's shape."""
-        if np.shape(value) != self.shape:
-            raise ValueError(f"{self.path} has shape {np.shape(value)}, expected {self.shape}")
+        """Raises `Misfit` unless `value`, of one environment, has the shape and fits the dtype."""
+        if getattr(value, "dtype", None) != self.dtype:
+            value = self._converted(value)
+        if value.shape != self.shape:
+            raise self._wrong_shape(value.shape, self.shape)
+
+    def outside(self, batch: np.ndarray) -> tuple[int, Any] | None:
+        """The first row, and its value, that a space of counted values does not have.
+
+        None where there is none, and for a Box, whose bounds many environments take lightly.
+        """
+        if self.bounds is None:
+            return None
+        low, high = self.bounds
+        wrong = (batch < low) | (batch > high)
+        if not wrong.any():
+            return None
+        index = int(wrong.reshape(len(batch), -1).any(axis=1).argmax())
+        return index, batch[index]
+
+    def _converted(self, value: Any) -> np.ndarray:
+        """`value` in the space's dtype, if that holds it: numpy's rule ``same_kind``.
+
+        Integers of every size are one kind here, since their values tell whether they fit.
+        """
+        try:
+            array = np.asarray(value)
+        except ValueError as error:  # lists of several lengths
+            raise Misfit(f"the {self._name} is no array: {error}") from error
+        kind = array.dtype.kind
+        if kind in "biu" and self.dtype.kind in "iu":
+            if not np.can_cast(array.dtype, self.dtype, "safe"):
+                limits = np.iinfo(self.dtype)
+                wrong = (array < limits.min) | (array > limits.max)
+                if wrong.any():
+                    raise self._wrong_dtype(array, wrong)
+        elif not np.can_cast(array.dtype, self.dtype, "same_kind"):
+            # The value to show is one that would change, if any is of the kind at all.
+            wrong = array != np.floor(array) if kind == "f" else np.ones(array.shape, np.bool_)
+            raise self._wrong_dtype(array, wrong)
+        with np.errstate(over="ignore"):
+            converted = array.astype(self.dtype)
+        if kind == "f" and array.dtype.itemsize > self.dtype.itemsize:
+            wrong = np.isinf(converted) & np.isfinite(array)
+            if wrong.any():
+                raise self._wrong_dtype(array, wrong)
+        return converted
+
+    def _wrong_dtype(self, array: np.ndarray, wrong: np.ndarray) -> Misfit:
+        first = [*(array[wrong] if wrong.any() else array.ravel())[:1].tolist(), array.tolist()][0]
+        return Misfit(
+            f"the {self._name} holds {first!r} of dtype {array.dtype}, which {self.path} "
+            f"{self.space} of dtype {self.dtype} cannot hold"
+        )
+
+    def _wrong_shape(self, found: tuple[int, ...], expected: tuple[int, ...]) -> Misfit:
+        return Misfit(f"the {self._name} has shape {found}, {self.path} says {expected}")
+
+    @property
+    def _name(self) -> str:
+        return self.path.partition("_space")[0]
 
     def _expect_shape(self, array: np.ndarray) -> np.ndarray:
         if array.shape != self.batch_shape:
-            raise ValueError(f"{self.path} has shape {array.shape}, expected {self.batch_shape}")
+            raise self._wrong_shape(array.shape, self.batch_shape)
         return array
 
 
@@ -85,6 +169,7 @@ class BatchedNest:
         self.path = path
         self._parts = tuple(parts.items())
         self._is_dict = is_dict
+        self.is_narrow: bool = any(part.is_narrow for part in parts.values())
 
     def empty(self) -> Nest:
         """A nest of uninitialised arrays ``[B, …]``."""
@@ -92,6 +177,7 @@ class BatchedNest:
 
     def write(self, nest: Nest, index: int, value: Any) -> None:
         """Writes one environment's value into its row of every array."""
+        self._check_structure(value)
         for key, part in self._parts:
             part.write(nest[key], index, value[key])
 
@@ -100,7 +186,7 @@ class BatchedNest:
         return self._build([part.row(nest[key], index) for key, part in self._parts])
 
     def copy(self, batch: Any) -> Nest:
-        """A new nest in the space's structure and dtypes; ValueError where it does not fit."""
+        """A new nest in the space's structure and dtypes; `Misfit` where it does not fit."""
         self._check_structure(batch)
         return self._build([part.copy(batch[key]) for key, part in self._parts])
 
@@ -115,7 +201,7 @@ class BatchedNest:
             yield from part.leaves(nest[key])
 
     def check(self, value: Any) -> None:
-        """Raises ValueError unless `value`, of one environment, has the structure and shapes."""
+        """Raises `Misfit` unless `value`, of one environment, is as the space says."""
         self._check_structure(value)
         for key, part in self._parts:
             part.check(value[key])
@@ -126,16 +212,26 @@ class BatchedNest:
         return tuple(values)
 
     def _check_structure(self, value: Any) -> None:
+        if value.__class__ is (dict if self._is_dict else tuple) and len(value) == len(self._parts):
+            if not self._is_dict or all(key in value for key, _ in self._parts):
+                return
         keys = [key for key, _ in self._parts]
+        name = self.path.partition("_space")[0]
         if self._is_dict:
             if not isinstance(value, dict) or set(value) != set(keys):
-                got = sorted(map(str, value)) if isinstance(value, dict) else type(value).__name__
-                expected = sorted(map(str, keys))
-                raise ValueError(f"{self.path} has {got}, expected a dict of {expected}")
+                got = (
+                    sorted(map(str, value))
+                    if isinstance(value, dict)
+                    else f"a {type(value).__name__}"
+                )
+                raise Misfit(
+                    f"the {name} is {got}, {self.path} says a dict of {sorted(map(str, keys))}"
+                )
         elif not isinstance(value, (tuple, list)) or len(value) != len(keys):
             size = f" of {len(value)}" if isinstance(value, (tuple, list)) else ""
-            raise ValueError(
-                f"{self.path} has a {type(value).__name__}{size}, expected a tuple of {len(keys)}"
+            raise Misfit(
+                f"the {name} is a {type(value).__name__}{size}, {self.path} says a tuple of "
+                f"{len(keys)}"
             )
 
 
@@ -169,3 +265,27 @@ def batched(space: spaces.Space, num_envs: int, path: str) -> BatchedArray | Bat
         "MultiDiscrete, MultiBinary, or a non-empty Dict or Tuple of these. Wrap the environment "
         "(gymnasium.ObservationWrapper, gymnasium.ActionWrapper) to turn it into one of them."
     )
+
+
+def counts(space: spaces.Space) -> bool:
+    """Whether a space, or a part of it, has counted values: all but Box.
+
+    >>> counts(spaces.Dict(a=spaces.Box(0, 1), b=spaces.Discrete(2))), counts(spaces.Box(0, 1))
+    (True, False)
+    """
+    if isinstance(space, spaces.Dict):
+        return any(counts(part) for part in space.values())
+    if isinstance(space, spaces.Tuple):
+        return any(counts(part) for part in space)
+    return not isinstance(space, spaces.Box)
+
+
+def _bounds(space: spaces.Space) -> tuple[Any, Any] | None:
+    """The least and the greatest value of a space that counts; None for a Box."""
+    if isinstance(space, spaces.Discrete):
+        return int(space.start), int(space.start) + int(space.n) - 1
+    if isinstance(space, spaces.MultiDiscrete):
+        return space.start, space.start + (space.nvec - 1)
+    if isinstance(space, spaces.MultiBinary):
+        return 0, 1
+    return None

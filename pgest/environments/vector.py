@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import functools
-import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from typing_extensions import override
 
-from pgest.environments import processes, worker
+from pgest.environments import infos as infos_lib
+from pgest.environments import processes, results, spaces, vector_failures, worker
 from pgest.environments.action_masks import allow_everything, batch_masks, mask_method
-from pgest.environments.spaces import Nest
+from pgest.environments.declarations import autoreset_mode, single_spaces
+from pgest.environments.spaces import Misfit, Nest
 from pgest.environments.view import (
     EnvironmentFailure,
     EnvironmentView,
     Transition,
-    as_number,
+    all_finite,
     describe,
     reason,
 )
+
+# Where others than gymnasium's own vector environments put the last observation of an episode.
+_OTHER_KEYS = ("final_observation", "terminal_observation", "last_observation")
 
 
 class VectorEnvironments(EnvironmentView):
@@ -50,8 +54,8 @@ class VectorEnvironments(EnvironmentView):
         reseeding: Whether its environments are `worker.WorkerEnvironment`s.
 
     Raises:
-        ValueError: An autoreset mode that is missing or unknown, spaces that pgest does not take,
-            an EnvPool in asynchronous mode.
+        ValueError: An autoreset mode that is missing or unknown, spaces that are missing or that
+            pgest does not take, one that steps a part of its environments at a time.
     """
 
     is_vector = True
@@ -65,13 +69,7 @@ class VectorEnvironments(EnvironmentView):
         owned: bool,
         reseeding: bool = False,
     ) -> None:
-        single_spaces = (env.single_observation_space, env.single_action_space)
-        super().__init__(given, single_spaces, num_envs=env.num_envs, seed=seed, owned=owned)
-        if getattr(env, "is_async", False):
-            raise ValueError(
-                f"{describe(env)} steps some of its environments at a time (EnvPool, batch_size "
-                "below num_envs); pgest steps all of them: make it with batch_size=num_envs."
-            )
+        super().__init__(given, single_spaces(env), num_envs=env.num_envs, seed=seed, owned=owned)
         self._vector = env
         self._mode = autoreset_mode(env)
         self.resets_take_steps = self._mode is AutoresetMode.NEXT_STEP
@@ -115,13 +113,12 @@ class VectorEnvironments(EnvironmentView):
         action = self._actions.copy(action)
         self._observation = None  # what an exception below leaves behind: reset everything
         try:
-            raw_observation, raw_reward, raw_terminated, raw_truncated, infos = self._vector.step(
-                action
-            )
-            observation = self._observations.copy(raw_observation)
-            reward = np.array(raw_reward, np.float32).reshape(self.num_envs)
-            terminated = np.array(raw_terminated, np.bool_).reshape(self.num_envs)
-            truncated = np.array(raw_truncated, np.bool_).reshape(self.num_envs)
+            result = self._vector.step(action)
+            raw, reward, terminated, truncated, infos = results.batch_values(result, self.num_envs)
+            observation = self._observations.copy(raw)
+            self._check_narrow()
+        except Misfit as error:
+            raise self._misfit(error) from error
         except Exception as error:
             raise self._raised(error, "step") from error
         acted = self._all_acted
@@ -136,9 +133,13 @@ class VectorEnvironments(EnvironmentView):
         if rows.size:
             last_infos = self._last_infos(infos, rows)
             if self._mode is AutoresetMode.SAME_STEP:
-                self._check_finite(observation)
+                self._check_observation(observation)
                 next_observation = self._final_observations(observation, infos, rows)
-        self._check_finite(next_observation, reward, action)
+        if not all_finite(reward):
+            index = int(np.isfinite(reward).argmin())
+            wrong = f"gave the reward {results.too_large(result[1], index)}"
+            raise self._failure(wrong + self._blame(action, index), index)
+        self._check_observation(next_observation, action)
         next_mask = self._masks_after_step(infos, ended, terminated)
         self.timestep += self.num_envs if acted is self._all_acted else int(acted.sum())
         self._observation, self._ended = observation, ended
@@ -150,15 +151,19 @@ class VectorEnvironments(EnvironmentView):
         seed = self._reset_seed(mask)
         self._episodes[mask] += 1
         try:
-            raw_observation, infos = self._vector.reset(seed=seed, options=options)
+            result = self._vector.reset(seed=seed, options=options)
+            raw_observation, infos = results.reset_values(result)
             observation = self._observations.copy(raw_observation)
+            self._check_narrow()
+        except Misfit as error:
+            raise self._misfit(error) from error
         except Exception as error:
             raise self._raised(error, "reset") from error
         self._began(observation, infos, mask)
 
     def _began(self, observation: Nest, infos: Any, mask: np.ndarray) -> None:
         """Goes on with what a reset of the environments in `mask` gave."""
-        self._check_finite(observation)
+        self._check_observation(observation)
         self._masked = self._mask_method is not None or "action_mask" in infos
         if self._has_masks(infos):
             self._follow_masks(*self._given_masks(infos), self._none, mask)
@@ -180,9 +185,11 @@ class VectorEnvironments(EnvironmentView):
     def _final_observations(self, observation: Nest, infos: Any, rows: np.ndarray) -> Nest:
         final = infos.get("final_obs")
         if final is None:
+            found = [key for key in _OTHER_KEYS if key in infos]
+            instead = f" (it gave infos[{found[0]!r}]: rename it in a wrapper)" if found else ""
             raise self._failure(
                 "ended an episode without infos['final_obs'], which its autoreset mode SAME_STEP "
-                "promises,",
+                f"promises{instead},",
                 int(rows[0]),
             )
         next_observation = self._observations.copy(observation)
@@ -190,11 +197,10 @@ class VectorEnvironments(EnvironmentView):
             # gymnasium: an object array of single observations; others: a nest of batches.
             value = final[row] if isinstance(final, np.ndarray) else row_of(final, row)
             try:
-                self._observations.check(value)
-            except ValueError as error:
-                message = f"gave a wrong infos['final_obs']: {error} It was given"
+                self._observations.write(next_observation, int(row), value)
+            except Misfit as error:
+                message = f"gave a wrong infos['final_obs']: {error},"
                 raise self._failure(message, int(row)) from error
-            self._observations.write(next_observation, int(row), value)
         return next_observation
 
     def _last_infos(self, infos: Any, rows: np.ndarray) -> dict[int, dict[str, float]]:
@@ -203,8 +209,9 @@ class VectorEnvironments(EnvironmentView):
             top = {key: infos[key] for key in ("episode", "_episode") if key in infos}
             infos = {**top, **infos.get("final_info", {})}
         last_infos: dict[int, dict[str, float]] = {row: {} for row in rows.tolist()}
-        for name, values, masks in _columns(infos, self.num_envs):
-            for (row, last), number in zip(last_infos.items(), _numbers(values, rows), strict=True):
+        for name, values, masks in infos_lib.columns(infos, self.num_envs):
+            numbers = infos_lib.numbers(values, rows)
+            for (row, last), number in zip(last_infos.items(), numbers, strict=True):
                 if number is not None and all(mask[row] for mask in masks):
                     last[name] = number
         return last_infos
@@ -265,12 +272,23 @@ class VectorEnvironments(EnvironmentView):
             masks = self._merge_masks(last, masks, cut & present)
         return self._mask_that_followed(masks, ~ended | (cut & present))
 
+    def _check_narrow(self) -> None:
+        """Raises where a SyncVectorEnv has wrapped integers round on the way into its array."""
+        wrapped = vector_failures.misfit(self._vector, self._observations, narrow=True)
+        if wrapped is not None:
+            raise wrapped
+
     def _raised(self, error: Exception, method: str) -> EnvironmentFailure:
-        index, why = _failed_index(self._vector, error), reason(error)
-        if isinstance(error, (EOFError, ConnectionError)):  # what a broken pipe raises
-            found = processes.crashed(self._vector.unwrapped, wait=True)
+        if vector_failures.is_after_the_loop(self._vector, error):
+            found = vector_failures.misfit(self._vector, self._observations)
             if found is not None:
-                index, why = found[0], f"its process died with the exit code {found[1]}"
+                return self._misfit(found)
+        index = vector_failures.failed_index(self._vector, error)
+        why = reason(error) + vector_failures.hint(self._vector, error)
+        if isinstance(error, (EOFError, ConnectionError)):  # what a broken pipe raises
+            crashed = processes.crashed(self._vector.unwrapped, wait=True)
+            if crashed is not None:
+                index, why = crashed[0], f"its process died with the exit code {crashed[1]}"
         return self._failure(f"failed in {method}(): {why},", index)
 
     @override
@@ -304,7 +322,9 @@ def asynchronous(
         functools.partial(worker.make_worker_environment, factory, index)
         for index in range(num_envs)
     ]
-    cloudpickle.register_pickle_by_value(worker)
+    by_value = (worker, results, spaces)  # what runs there imports nothing of pgest
+    for module in by_value:
+        cloudpickle.register_pickle_by_value(module)
     try:
         vector: VectorEnv = AsyncVectorEnv(
             makers, context="spawn", autoreset_mode=AutoresetMode.SAME_STEP
@@ -316,29 +336,9 @@ def asynchronous(
             'environments only under `if __name__ == "__main__":`.'
         ) from error
     finally:
-        cloudpickle.unregister_pickle_by_value(worker)
+        for module in by_value:
+            cloudpickle.unregister_pickle_by_value(module)
     return VectorEnvironments(vector, given=given, seed=seed, owned=True, reseeding=True)
-
-
-def autoreset_mode(env: VectorEnv) -> AutoresetMode:
-    """The autoreset mode that a vector environment declares, as the enum or as its name or value.
-
-    Raises:
-        ValueError: The mode is missing or unknown.
-
-    >>> import gymnasium
-    >>> autoreset_mode(gymnasium.make_vec("CartPole-v1", num_envs=2)).name
-    'NEXT_STEP'
-    """
-    declared = (env.metadata or {}).get("autoreset_mode")
-    for mode in AutoresetMode:
-        if declared in (mode, mode.value, mode.name):
-            return mode
-    raise ValueError(
-        f"{describe(env)}.metadata['autoreset_mode'] is {declared!r}, expected one of "
-        f"{', '.join(f'AutoresetMode.{mode.name}' for mode in AutoresetMode)} of gymnasium.vector: "
-        "set it to what the vector environment does when an episode ends."
-    )
 
 
 def row_of(values: Any, row: int | np.ndarray) -> Any:
@@ -348,47 +348,3 @@ def row_of(values: Any, row: int | np.ndarray) -> Any:
     if isinstance(values, tuple):
         return tuple(row_of(value, row) for value in values)
     return values[row]
-
-
-def _columns(
-    infos: Mapping[Any, Any], num_envs: int, prefix: str = "", masks: tuple[Any, ...] = ()
-) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
-    """The name, the batched values and the masks of each entry of gymnasium's batched infos.
-
-    Beside ``key`` stands a mask ``_key`` of the environments that have it, at every level. What
-    does not have one value per environment is left out.
-    """
-    named = {str(key): values for key, values in infos.items()}
-    for key, values in named.items():
-        if key in ("final_obs", "final_info") or (key[:1] == "_" and key[1:] in named):
-            continue
-        present = (*masks, named[f"_{key}"]) if f"_{key}" in named else masks
-        if isinstance(values, Mapping):
-            yield from _columns(values, num_envs, f"{prefix}{key}/", present)
-        elif _has_rows(values, num_envs):
-            yield prefix + key, values, present
-
-
-def _has_rows(values: Any, num_envs: int) -> bool:
-    is_sequence = isinstance(values, list) or (isinstance(values, np.ndarray) and values.ndim > 0)
-    return is_sequence and len(values) == num_envs
-
-
-def _numbers(values: Any, rows: np.ndarray) -> list[float | None]:
-    """What `as_number` gives of some rows; all at once, since hundreds may end together."""
-    if isinstance(values, np.ndarray) and values.dtype.kind in "biuf" and values.ndim == 1:
-        return values[rows].astype(np.float64).tolist()
-    return [as_number(values[row]) for row in rows]
-
-
-def _failed_index(env: VectorEnv, error: Exception) -> int | None:
-    """Which environment raised, as far as gymnasium lets one know."""
-    unwrapped = env.unwrapped
-    if isinstance(unwrapped, AsyncVectorEnv):  # it drops the pipes of those that failed
-        failed = [index for index, pipe in enumerate(unwrapped.parent_pipes) if pipe is None]
-        return failed[0] if failed else None
-    if isinstance(unwrapped, SyncVectorEnv):  # it loops over them with the index `i`
-        for frame, _ in traceback.walk_tb(error.__traceback__):
-            if frame.f_locals.get("self") is unwrapped and "i" in frame.f_locals:
-                return int(frame.f_locals["i"])
-    return None

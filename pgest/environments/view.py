@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -13,9 +13,12 @@ import numpy as np
 from gymnasium import spaces
 from typing_extensions import Self
 
-from pgest.environments import action_masks
+from pgest.environments import action_masks, results
 from pgest.environments import spaces as environment_spaces
-from pgest.environments.spaces import Nest
+from pgest.environments.spaces import Misfit, Nest
+
+# How often each environment is stepped before its Discrete observations are trusted.
+FIRST_STEPS = 1000
 
 
 class EnvironmentFailure(RuntimeError):
@@ -120,6 +123,7 @@ class EnvironmentView(abc.ABC):
             self.observation_space, num_envs, "observation_space"
         )
         self._actions = environment_spaces.batched(self.action_space, num_envs, "action_space")
+        self._counts = environment_spaces.counts(self.observation_space)
         # Shared by all transitions, hence read-only.
         self._all_acted, self._none = np.ones(num_envs, np.bool_), np.zeros(num_envs, np.bool_)
         self._all_acted.setflags(write=False)
@@ -241,35 +245,55 @@ class EnvironmentView(abc.ABC):
             timestep=self.timestep,
         )
 
-    def _check_finite(
-        self, observation: Nest, reward: np.ndarray | None = None, action: Nest | None = None
-    ) -> None:
-        """Raises EnvironmentFailure where a float of an observation or a reward is not finite."""
-        if reward is not None and not all_finite(reward):
-            self._raise_not_finite("reward", self.action_space, reward, action)
+    def _misfit(
+        self, error: Misfit, index: int | None = None, action: Nest | None = None
+    ) -> EnvironmentFailure:
+        """The failure of an environment that gave what does not fit."""
+        index = error.index if index is None else index
+        is_result = isinstance(error, results.WrongResult)
+        kind = "" if is_result else "gave what its space does not hold: "
+        return self._failure(f"{kind}{error}{self._blame(action, index)},", index)
+
+    def _check_observation(self, observation: Nest, action: Nest | None = None) -> None:
+        """Raises EnvironmentFailure where an observation is not finite, or not in a counting space.
+
+        Args:
+            observation: Nest ``[B, …]``.
+            action: What it followed; None after a reset.
+        """
+        if self._counts and (action is None or self.timestep < self.num_envs * FIRST_STEPS):
+            self._check_counted(observation)
         if self._observations.is_float:  # one array, the usual case
             if not all_finite(observation):
-                self._raise_not_finite("observation", self.observation_space, observation, action)
+                self._raise_not_finite("observation", observation, action)
             return
         for part, leaf in self._observations.leaves(observation):
             if part.is_float and not all_finite(leaf):
-                self._raise_not_finite(part.path, self.observation_space, leaf, action)
+                self._raise_not_finite(part.path, leaf, action)
 
-    def _raise_not_finite(
-        self, what: str, space: spaces.Space, values: np.ndarray, action: Nest | None
-    ) -> None:
+    def _check_counted(self, observation: Nest) -> None:
+        for part, leaf in self._observations.leaves(observation):
+            found = part.outside(leaf)
+            if found is not None:
+                index, value = found
+                message = f"gave an observation that is not in its space: {value} in {part.path},"
+                raise self._failure(f"{message} {part.space},", index)
+
+    def _raise_not_finite(self, what: str, values: np.ndarray, action: Nest | None) -> None:
         finite = np.isfinite(values.reshape(self.num_envs, -1)).all(axis=1)
         index = int(finite.argmin())
         wrong = values[index][~np.isfinite(values[index])]
         message = f"gave a {what} with {wrong.size} of {values[index].size} values not finite"
-        message += f" (the first: {wrong.flat[0]}); the space is {space}"
-        if what == "reward":
-            message = f"gave the reward {values[index]}"
-        if action is not None and not all(
-            np.isfinite(leaf[index]).all() for _, leaf in self._actions.leaves(action)
-        ):
-            message += "; the action was not finite either: look at the policy first"
-        raise self._failure(message, index)
+        message += f" (the first: {wrong.flat[0]}); the space is {self.observation_space}"
+        raise self._failure(message + self._blame(action, index), index)
+
+    def _blame(self, action: Nest | None, index: int | None) -> str:
+        """What to add to a message where the action was no number either."""
+        if action is None or index is None:
+            return ""
+        if all(np.isfinite(leaf[index]).all() for _, leaf in self._actions.leaves(action)):
+            return ""
+        return "; the action was not finite either: look at the policy first"
 
 
 def all_finite(array: np.ndarray) -> bool:
@@ -319,34 +343,3 @@ def checked_seed(seed: int | None) -> int | None:
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise ValueError(f"seed is {seed!r}, expected a non-negative integer or None.")
     return int(seed)
-
-
-def numeric_items(info: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of one environment's info as floats, nested ones as ``"outer/inner"``.
-
-    >>> numeric_items({"won": True, "name": "x", "episode": {"r": 2.0, "l": 3}})
-    {'won': 1.0, 'episode/r': 2.0, 'episode/l': 3.0}
-    """
-    return dict(_numbers(info))
-
-
-def as_number(value: Any) -> float | None:
-    """A real number (Python's, numpy's, an array of one) as a float; None for anything else.
-
-    >>> as_number(np.array([3])), as_number("3")
-    (3.0, None)
-    """
-    if isinstance(value, (bool, int, float)):
-        return float(value)
-    is_array = isinstance(value, (np.generic, np.ndarray))
-    if is_array and value.size == 1 and value.dtype.kind in "biuf":
-        return float(value.item())
-    return None
-
-
-def _numbers(info: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    for key, value in info.items():
-        if isinstance(value, Mapping):
-            yield from ((f"{key}/{name}", number) for name, number in _numbers(value))
-        elif (number := as_number(value)) is not None:
-            yield str(key), number

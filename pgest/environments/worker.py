@@ -1,7 +1,7 @@
 """What runs inside the processes of asynchronous environments.
 
-Imports gymnasium and numpy alone: it is sent to the processes by value, so that none of them has to
-import pgest, and with it TensorFlow, only to step an environment.
+Imports gymnasium and numpy alone, and modules that do: they are sent to the processes by value, so
+that none of them has to import pgest, and with it TensorFlow, only to step an environment.
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+
+# By name: a module as a whole would be imported in the process.
+from pgest.environments.results import reset_values, step_values
+from pgest.environments.spaces import Misfit, batched
 
 BLOCK = 64  # how many seeds are made at once
 _blocks: dict[tuple[int, int, int], list[int]] = {}  # by (seed, index, episode // BLOCK)
@@ -52,8 +56,9 @@ def episode_seed(seed: int | None, index: int, episode: int) -> int | None:
 class WorkerEnvironment(gymnasium.Wrapper):
     """An environment that reseeds itself at every reset, also where gymnasium resets it.
 
-    It also offers ``action_masks()`` as ``info["action_mask"]``, which crosses to the other
-    process at no extra round trip, and hands errors over as plain RuntimeErrors: gymnasium waits
+    What does not fit gymnasium's API or its space is found here: gymnasium casts on its way to the
+    other process. The wrapper also offers ``action_masks()`` as ``info["action_mask"]``, which
+    crosses at no extra round trip, and hands errors over as plain RuntimeErrors: gymnasium waits
     forever for an exception that cannot be pickled.
 
     Args:
@@ -66,6 +71,7 @@ class WorkerEnvironment(gymnasium.Wrapper):
         self._index = index
         self._seed: int | None = None
         self._episode = 0
+        self._observations = batched(env.observation_space, 1, "observation_space")
         self._masks = None
         if env.has_wrapper_attr("action_masks"):
             self._masks = env.get_wrapper_attr("action_masks")
@@ -80,7 +86,8 @@ class WorkerEnvironment(gymnasium.Wrapper):
             self._seed, self._episode = options.pop(RESEED)
         seed = episode_seed(self._seed, self._index, self._episode)
         try:
-            observation, info = self.env.reset(seed=seed, options=options or None)
+            observation, info = reset_values(self.env.reset(seed=seed, options=options or None))
+            self._observations.check(observation)
             return observation, self._with_mask(info)
         except Exception as error:
             raise self._portable(error, "reset") from error
@@ -88,7 +95,9 @@ class WorkerEnvironment(gymnasium.Wrapper):
     def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Steps; the last observation of an episode is a copy that the reset cannot overwrite."""
         try:
-            observation, reward, terminated, truncated, info = self.env.step(action)
+            result = self.env.step(action)
+            observation, reward, terminated, truncated, info = step_values(result)
+            self._observations.check(observation)
             if terminated or truncated:
                 if not terminated:  # what terminated has nothing left to choose
                     info = self._with_mask(info)
@@ -105,6 +114,8 @@ class WorkerEnvironment(gymnasium.Wrapper):
         return {**info, "action_mask": self._masks()}
 
     def _portable(self, error: Exception, method: str) -> RuntimeError:
+        if isinstance(error, Misfit):  # the environment raised nothing
+            return RuntimeError(f"Environment {self._index} ({self.env}) in {method}(): {error}")
         return RuntimeError(
             f"Environment {self._index} ({self.env}) failed in {method}(): "
             f"{type(error).__name__}: {error}\n{traceback.format_exc()}"

@@ -129,7 +129,9 @@ def test_numbers_in_small_arrays_are_taken_or_refused_but_never_broadcast(num_en
     assert view.step(action).reward.tolist() == [1.5] * len(action)
     Wrapping.wrap = staticmethod(lambda reward: np.array([reward, reward]))
     view.observe()
-    with pytest.raises(making.EnvironmentFailure, match=r"failed in step\(\): TypeError"):
+    with pytest.raises(
+        making.EnvironmentFailure, match=r"a reward of shape \(2,\), expected one number"
+    ):
         view.step(action)
 
 
@@ -157,10 +159,13 @@ def test_stepping_an_ended_episode_without_observing_is_an_error():
     "what, match",
     [
         ("raise", r"Environment 1 \(.*\) failed in step\(\): KeyError: 'gear', at timestep 2"),
-        ("shape", r"Environment 1 .* failed in step\(\): ValueError"),
+        (
+            "shape",
+            r"Environment 1 .*has shape \(5,\), observation_space says \(2,\)",
+        ),
         ("observation nan", r"Environment 1 .*observation with 1 of 2 values not finite.*Box"),
         ("observation -inf", r"Environment 1 .*the first: -inf"),
-        ("reward nan", r"Environment 1 .*gave the reward nan at timestep 2"),
+        ("reward nan", r"Environment 1 .*gave the reward nan, at timestep 2"),
         ("reward inf", r"Environment 1 .*gave the reward inf"),
     ],
 )
@@ -194,10 +199,10 @@ def test_failures_in_reset_are_named_too():
 def test_an_observation_unlike_its_space_is_found_at_reset():
     env = CountingEnv()
     env.observation_space = spaces.Box(0, 1, (3,))
-    with pytest.raises(making.EnvironmentFailure, match=r"shape \(2,\), expected \(3,\)"):
+    with pytest.raises(making.EnvironmentFailure, match=r"\(2,\), observation_space says \(3,\)"):
         making.view(env, seed=0).observe()
     env.observation_space = spaces.Dict(a=spaces.Discrete(2))
-    with pytest.raises(making.EnvironmentFailure, match=r"ndarray, expected a dict of \['a"):
+    with pytest.raises(making.EnvironmentFailure, match=r"a ndarray, .* says a dict of \['a"):
         making.view(env, seed=0).observe()
 
 

@@ -135,7 +135,7 @@ def test_an_environment_that_writes_into_its_action_changes_nothing_outside():
 def test_an_action_of_a_wrong_shape_is_named():
     view = making.view("Pendulum-v1", seed=0)
     view.observe()
-    with pytest.raises(ValueError, match=r"action_space has shape \(1, 2\), expected \(1, 1\)"):
+    with pytest.raises(ValueError, match=r"action has shape \(1, 2\), action_space says \(1, 1\)"):
         view.step(np.zeros((1, 2), np.float32))
 
 

@@ -202,29 +202,84 @@ def test_infos_that_are_no_environments_own_are_left_out():
     assert view.step(np.zeros(2, np.int64)).infos[1] == {"steps": 1.0, "nested/half": 0.5}
 
 
+class Declares(gymnasium.vector.VectorWrapper):
+    """Says what it is told to; its environments are those of another."""
+
+    def __init__(self, mode, own=None):
+        super().__init__(sync(cartpole, 1, AutoresetMode.NEXT_STEP))
+        del self.env.autoreset_mode
+        self.metadata = {"autoreset_mode": mode}
+        self.autoreset_mode = own
+
+
 @pytest.mark.parametrize("mode", ["NextStep", "SAME_STEP", AutoresetMode.DISABLED])
 def test_modes_by_name_and_value(mode):
-    vector = sync(cartpole, 1, AutoresetMode.NEXT_STEP)
-    vector.metadata["autoreset_mode"] = mode
-    assert making.view(vector, seed=0)._mode in MODES
+    found = making.view(Declares(mode), seed=0)._mode
+    assert mode in (found, found.name, found.value)
+    assert making.view(Declares(None, mode), seed=0)._mode is found
 
 
 @pytest.mark.parametrize("mode", [None, "sometimes"])
 def test_a_missing_or_unknown_mode_is_an_error_of_one_sentence(mode):
-    vector = sync(cartpole, 1, AutoresetMode.NEXT_STEP)
-    vector.metadata["autoreset_mode"] = mode
     with pytest.raises(
         ValueError, match="'autoreset_mode'] is .*expected one of AutoresetMode.NEXT"
     ):
-        making.view(vector, seed=0)
+        making.view(Declares(mode), seed=0)
 
 
-def test_a_promise_of_final_observations_must_be_kept():
-    vector = sync(lambda: CountingEnv(1), 2, AutoresetMode.NEXT_STEP)
-    vector.metadata["autoreset_mode"] = AutoresetMode.SAME_STEP
-    view = making.view(vector, seed=0)
+class WritesIntoAll(VectorEnv):
+    """Writes its mode into the metadata that all vector environments without their own share."""
+
+    num_envs = 1
+    single_observation_space = single_action_space = spaces.Discrete(2)
+
+    def __init__(self, mode, says=True):
+        if says:
+            self.autoreset_mode = mode
+        self.metadata["autoreset_mode"] = mode
+
+
+def test_the_last_one_made_does_not_decide_for_all():
+    shared = dict(VectorEnv.metadata)
+    try:
+        training = WritesIntoAll(AutoresetMode.SAME_STEP)
+        silent = WritesIntoAll(AutoresetMode.SAME_STEP, says=False)
+        WritesIntoAll(AutoresetMode.NEXT_STEP)  # an evaluation's, say
+        assert making.view(training, seed=0)._mode is AutoresetMode.SAME_STEP
+        wrapped = gymnasium.vector.VectorWrapper(training)
+        assert making.view(wrapped, seed=0)._mode is AutoresetMode.SAME_STEP
+        with pytest.raises(ValueError, match=r"metadata\['autoreset_mode'] is None, expected one"):
+            making.view(silent, seed=0)
+    finally:
+        VectorEnv.metadata.clear()
+        VectorEnv.metadata.update(shared)
+
+
+def test_modes_that_contradict_each_other_are_an_error():
+    with pytest.raises(ValueError, match="autoreset_mode is .*SAME_STEP.*but its metadata"):
+        making.view(Declares("NextStep", AutoresetMode.SAME_STEP), seed=0)
+
+
+class Promises(gymnasium.vector.VectorWrapper):
+    """Says SAME_STEP and gives the last observation under another key, or not at all."""
+
+    def __init__(self, key):
+        super().__init__(sync(lambda: CountingEnv(1), 2, AutoresetMode.SAME_STEP))
+        self.key = key
+
+    def step(self, actions):
+        *rest, infos = self.env.step(actions)
+        final = infos.pop("final_obs", None)
+        return *rest, infos if self.key is None else {**infos, self.key: final}
+
+
+@pytest.mark.parametrize("key", [None, "final_observation", "terminal_observation"])
+def test_a_promise_of_final_observations_must_be_kept(key):
+    view = making.view(Promises(key), seed=0)
     view.observe()
-    with pytest.raises(making.EnvironmentFailure, match=r"without infos\['final_obs'\]"):
+    words = r"without infos\['final_obs'\].*promises"
+    words += "," if key is None else rf" \(it gave infos\['{key}'\]: rename"
+    with pytest.raises(making.EnvironmentFailure, match=words):
         view.step(np.zeros(2, np.int64))
 
 
@@ -310,8 +365,21 @@ def test_failures_name_the_environment_where_gymnasium_tells(what, mode):
     assert caught.value.timestep == (0 if what == "raise in reset" else 2)
 
 
-def test_an_env_pool_that_steps_a_part_at_a_time_is_refused():
+@pytest.mark.parametrize("name, value", [("is_async", True), ("batch_size", 1)])
+def test_one_that_steps_a_part_at_a_time_is_refused(name, value):
     vector = sync(CountingEnv, 2, AutoresetMode.NEXT_STEP)
-    vector.is_async = True
+    setattr(vector, name, value)
     with pytest.raises(ValueError, match="batch_size=num_envs"):
-        VectorEnvironments(vector, given=vector, seed=0, owned=False)
+        making.view(vector, seed=0)
+    vector.is_async, vector.batch_size = False, 2
+    assert VectorEnvironments(vector, given=vector, seed=0, owned=False).num_envs == 2
+
+
+def test_one_that_does_not_tell_its_single_spaces_is_refused():
+    class Concatenated(VectorEnv):
+        observation_space = action_space = spaces.Discrete(2)
+        num_envs = 2
+
+    words = "Concatenated has no single_observation_space and no single_action_space, which"
+    with pytest.raises(ValueError, match=words):
+        making.view(Concatenated(), seed=0)
