@@ -14,6 +14,7 @@ import tensorflow as tf
 from pgest import specs
 from pgest.agents import batch_specs
 from pgest.environments import making
+from pgest.environments import spaces as environment_spaces
 from pgest.environments import view as environment_view
 from pgest.environments.action_masks import allowed_choices, batch_masks
 from pgest.graph_environments import graph_environment, gymnasium_view
@@ -52,8 +53,7 @@ class Predictor:
                 "predict does not know the spaces yet: pass env=... (an id or an environment), or "
                 "train or evaluate first."
             )
-        observation_spec = specs.observation_spec(self._spaces[0])
-        observations = _checked_observations(observation_spec, observations)
+        observations = _checked_observations(self._spaces[0], observations)
         size = len(tf.nest.flatten(observations)[0])
         mask = _checked_masks(self._spaces[1], self._mask_spec, action_mask, size)
         actor = self._actor(size, self._spaces, batch_specs.mask_spec(mask))
@@ -116,27 +116,38 @@ def on_host(env: Any, num_envs: int) -> Any:
     return env
 
 
-def _checked_observations(observation_spec: Any, observations: Any) -> Any:
+class _UnfitObservationsError(environment_view.EnvironmentFailure, ValueError):
+    """What an environment may not give either; the caller gave it, hence a ValueError too."""
+
+
+def _checked_observations(space: gymnasium.Space, observations: Any) -> Any:
     """Observations `[N, ...]` as arrays of the dtypes of one observation's spec.
 
     Raises:
       ValueError: they are not a batch of what the space holds.
     """
+    observation_spec = specs.observation_spec(space)
     expected = tf.nest.map_structure(lambda leaf: (None, *leaf.shape), observation_spec)
+    parts = environment_spaces.batched(space, 1, "observation_space")
     try:
-        found = tf.nest.map_structure(
-            lambda spec, leaf: np.asarray(leaf, spec.dtype.as_numpy_dtype),
-            observation_spec,
-            observations,
-        )
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"predict takes a nest of shapes {expected}: {error}") from error
+        found = tf.nest.map_structure(np.asarray, parts.convert(observations))
+    except environment_spaces.Misfit as error:
+        raise _UnfitObservationsError(
+            f"predict takes a nest of shapes {expected}: {error}."
+        ) from error
     shapes = tf.nest.map_structure(np.shape, found)
     for spec, leaf in zip(tf.nest.flatten(observation_spec), tf.nest.flatten(found), strict=True):
         if leaf.shape[1:] != tuple(spec.shape) or leaf.ndim == 0:
             raise ValueError(
                 f"predict got observations of shape {shapes}; expected {expected}: the batch comes "
                 "first. A single observation is observation[None]."
+            )
+    for part, leaf in parts.leaves(found):
+        outside = part.outside(leaf) if len(leaf) else None
+        if outside is not None:
+            raise _UnfitObservationsError(
+                f"predict got {outside[1]} in row {outside[0]}, which is not in {part.path}, "
+                f"{part.space}."
             )
     return found
 

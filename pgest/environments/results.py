@@ -118,6 +118,8 @@ def rewards(raw: Any, num_envs: int) -> np.ndarray:
     Raises:
         WrongResult: There is not one number for each environment.
     """
+    if raw.__class__ is np.ndarray and raw.dtype == np.float32 and raw.shape == (num_envs,):
+        return raw.copy()
     array = _array(raw)
     if array.dtype.kind not in "biuf":
         raise WrongResult(f"gave the rewards {raw!r}, expected one number for each environment")
@@ -134,6 +136,8 @@ def flags(name: str, raw: Any, num_envs: int) -> np.ndarray:
     Raises:
         WrongResult: There is not one bool for each environment.
     """
+    if raw.__class__ is np.ndarray and raw.dtype == np.bool_ and raw.shape == (num_envs,):
+        return raw.copy()
     array = _array(raw)
     if array.dtype.kind != "b":
         is_number = array.dtype.kind in "iuf"

@@ -54,11 +54,18 @@ class BatchedArray:
         self.is_float = self.dtype.kind == "f"
         self.is_narrow: bool = self.dtype.kind in "iu" and self.dtype != np.int64
         self.bounds = _bounds(space)
+        self._counts_one = isinstance(space, spaces.Discrete)
+        self._range = range(0)
+        if self._counts_one and self.bounds is not None:
+            self._range = range(self.bounds[0], self.bounds[1] + 1)
         self.empty: Callable[[], Nest] = functools.partial(np.empty, self.batch_shape, self.dtype)
         self.row: Callable[[Nest, int], Any] = operator.getitem
 
     def write(self, batch: np.ndarray, index: int, value: Any) -> None:
         """Writes one environment's value into its row; `Misfit` where it does not fit."""
+        if value.__class__ is int and self._counts_one and value in self._range:
+            batch[index] = value  # as most environments give a Discrete
+            return
         if getattr(value, "dtype", None) != self.dtype:
             value = self._converted(value)
         if value.shape != self.shape:
@@ -79,6 +86,10 @@ class BatchedArray:
             return self._expect_shape(np.asarray(batch))
         return self._expect_shape(self._converted(batch))
 
+    def convert(self, value: Any) -> Nest:
+        """An array of any shape in the space's dtype; `Misfit` where that cannot hold it."""
+        return value if getattr(value, "dtype", None) == self.dtype else self._converted(value)
+
     def leaves(self, nest: Nest) -> Iterator[tuple[BatchedArray, np.ndarray]]:
         """Each array of a nest with what is known of it."""
         yield self, nest
@@ -98,6 +109,8 @@ class BatchedArray:
         if self.bounds is None:
             return None
         low, high = self.bounds
+        if len(batch) == 1 and self._counts_one:
+            return None if int(batch[0]) in self._range else (0, batch[0])
         wrong = (batch < low) | (batch > high)
         if not wrong.any():
             return None
@@ -194,6 +207,11 @@ class BatchedNest:
         """See `BatchedArray.detach`."""
         self._check_structure(batch)
         return self._build([part.detach(batch[key]) for key, part in self._parts])
+
+    def convert(self, value: Any) -> Nest:
+        """See `BatchedArray.convert`."""
+        self._check_structure(value)
+        return self._build([part.convert(value[key]) for key, part in self._parts])
 
     def leaves(self, nest: Nest) -> Iterator[tuple[BatchedArray, np.ndarray]]:
         """Each array of a nest with what is known of it."""

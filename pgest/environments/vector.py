@@ -71,6 +71,7 @@ class VectorEnvironments(EnvironmentView):
     ) -> None:
         super().__init__(given, single_spaces(env), num_envs=env.num_envs, seed=seed, owned=owned)
         self._vector = env
+        self._may_wrap = isinstance(env.unwrapped, SyncVectorEnv) and self._observations.is_narrow
         self._mode = autoreset_mode(env)
         self.resets_take_steps = self._mode is AutoresetMode.NEXT_STEP
         self._reseeding = reseeding
@@ -274,9 +275,10 @@ class VectorEnvironments(EnvironmentView):
 
     def _check_narrow(self) -> None:
         """Raises where a SyncVectorEnv has wrapped integers round on the way into its array."""
-        wrapped = vector_failures.misfit(self._vector, self._observations, narrow=True)
-        if wrapped is not None:
-            raise wrapped
+        if self._may_wrap:
+            wrapped = vector_failures.misfit(self._vector, self._observations)
+            if wrapped is not None:
+                raise wrapped
 
     def _raised(self, error: Exception, method: str) -> EnvironmentFailure:
         if vector_failures.is_after_the_loop(self._vector, error):

@@ -56,9 +56,7 @@ def hint(env: VectorEnv, error: Exception) -> str:
     )
 
 
-def misfit(
-    env: VectorEnv, observations: BatchedArray | BatchedNest, *, narrow: bool = False
-) -> Misfit | None:
+def misfit(env: VectorEnv, observations: BatchedArray | BatchedNest) -> Misfit | None:
     """What does not fit of the first observation of a SyncVectorEnv that does not fit its space.
 
     The environments' own observations are still there after they were put into one array, which
@@ -67,9 +65,8 @@ def misfit(
     Args:
         env: The vector environment.
         observations: The array work for its observation space.
-        narrow: Look only where there is something that gymnasium lets pass: narrow integers.
     """
-    if not isinstance(env.unwrapped, SyncVectorEnv) or (narrow and not observations.is_narrow):
+    if not isinstance(env.unwrapped, SyncVectorEnv):
         return None
     given: Any = getattr(env.unwrapped, "_env_obs", ())
     for index, observation in enumerate(given):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -12,6 +13,10 @@ from gymnasium import spaces
 
 from pgest.networks import feedforward
 from pgest.specs import checks
+
+# A one-hot vector of more features than this is no input for a network: a dense layer of 64 on it
+# alone has 67 million weights. (Beyond 2**31 TensorFlow wraps the number of features round.)
+MAX_CHOICES = 2**20
 
 
 def is_image(space: gymnasium.Space) -> bool:
@@ -75,6 +80,7 @@ def flatten_observation(space: gymnasium.Space, observation: Any) -> tf.Tensor:
 
     Raises:
         TypeError: a space without a fixed size (Text, Graph, Sequence, OneOf).
+        ValueError: a Discrete or MultiDiscrete of more than 2**20 = 1,048,576 choices in all.
 
     >>> space = spaces.Dict(key=spaces.Discrete(3, start=1), at=spaces.Box(0, 1, (2,)))
     >>> observation = {"key": tf.constant([2]), "at": tf.constant([[.5, 1.]])}
@@ -89,11 +95,12 @@ def flatten_observation(space: gymnasium.Space, observation: Any) -> tf.Tensor:
         return tf.concat([flatten_observation(*pair) for pair in pairs], axis=-1)
     if isinstance(space, spaces.Discrete):
         index = tf.cast(observation, tf.int64) - int(space.start)
-        return tf.one_hot(index, int(space.n))
+        return tf.one_hot(index, _number_of_choices(space, [space.n]))
     if isinstance(space, spaces.MultiDiscrete):
         index = _flat_event(tf.cast(observation, tf.int64) - space.start, space.shape)
         columns = tf.unstack(index, axis=-1)
         sizes = space.nvec.ravel().tolist()
+        _number_of_choices(space, sizes)
         hot = [tf.one_hot(column, size) for column, size in zip(columns, sizes, strict=True)]
         return tf.concat(hot, axis=-1)
     if isinstance(space, spaces.MultiBinary | spaces.Box):
@@ -139,6 +146,23 @@ def encode_observation(
     if isinstance(space, spaces.Box) and is_image(space) and not _is_small(space):
         return feedforward.cnn(preprocess_image(space, observation), image_features, name=name)
     return flatten_observation(space, observation)
+
+
+def _number_of_choices(space: gymnasium.Space, sizes: Sequence[Any]) -> int:
+    """How many features a space that counts has as one-hot vectors.
+
+    Raises:
+        ValueError: More than `MAX_CHOICES`.
+    """
+    choices = sum(map(int, sizes))  # Python's: numpy's would wrap round
+    if choices > MAX_CHOICES:
+        raise ValueError(
+            f"{space} has {choices:,} choices, each of which would be a feature (one-hot); at most "
+            f"{MAX_CHOICES:,} are taken. Look the number up in a tf_keras.layers.Embedding, or "
+            "give its digits or a Box in the environment "
+            "(gymnasium.wrappers.TransformObservation)."
+        )
+    return choices
 
 
 def _flat_event(tensor: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
+from gymnasium import spaces
 from tensorboard.backend.event_processing import event_accumulator
 
 import pgest
 from tests import model_fns
-from tests.environments.environment_fakes import PayingEnv
+from tests.environments.environment_fakes import PayingEnv, SpaceEnv
 
 
 def make_agent(model_fn=model_fns.policy_gradient, **arguments):
@@ -220,6 +221,22 @@ def test_predict_needs_to_know_the_spaces():
 def test_predict_says_what_it_takes(observations, said):
     with pytest.raises(ValueError, match=said):
         list(make_agent().predict(observations, env="CartPole-v1"))
+
+
+@pytest.mark.parametrize(
+    ("space", "observations", "said"),
+    [
+        (spaces.Box(0, 255, (2,), np.uint8), [[0.5, 1]], "0.5 of dtype float64.*uint8"),
+        (spaces.Box(0, 255, (2,), np.uint8), np.array([[-1, 1]]), "-1 of dtype int64.*uint8"),
+        (spaces.Discrete(3), np.array([0, 7]), r"7 in row 1, .*Discrete\(3\)"),
+        (spaces.Discrete(3), np.array([np.nan]), "nan of dtype float64"),
+    ],
+)
+def test_predict_changes_no_observation_in_silence(space, observations, said):
+    env = SpaceEnv(space, spaces.Discrete(2))
+    with pytest.raises(pgest.EnvironmentFailure, match=said) as caught:
+        list(make_agent().predict(observations, env=env))
+    assert isinstance(caught.value, ValueError)
 
 
 def test_results_are_on_tensorboard_beside_the_training_curves(tmp_path):

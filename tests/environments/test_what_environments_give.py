@@ -149,7 +149,7 @@ def test_a_result_that_is_not_gymnasiums(way, given, words):
     if way == "SyncVectorEnv":
         # gymnasium makes nan of the reward None and True of the flag "False" before pgest sees it.
         (name, value), *_ = given.items()
-        if name in ("terminated", "truncated") or value in ("1",):
+        if name in ("terminated", "truncated") or isinstance(value, str):
             pytest.skip("gymnasium's own arrays hold what became of it")
         words = {"reward": "reward", "info": "step()", "result": "step() gives five values"}[name]
     error = failure(way, FLOATS, 1, **given)
