@@ -123,7 +123,7 @@ docs-serve: $(VENV)/.installed-docs  ## Show the documentation at localhost:8000
 
 bench: $(VENV)/.installed-bench $(JAX_VENV)/.installed  ## The benchmarks (long); BENCH_ARGS=--quick looks first.
 	@set -e; unset TF_ENABLE_ONEDNN_OPTS; \
-	PGEST_TF_AGENTS_PYTHON=$${PGEST_TF_AGENTS_PYTHON:-$$($(BIN)/python tests/interop/tf_agents_environment.py || true)}; \
+	PGEST_TF_AGENTS_PYTHON=$${PGEST_TF_AGENTS_PYTHON:-$$($(BIN)/python tests/interop/own_environments.py tf-agents || true)}; \
 	if [ -n "$$PGEST_TF_AGENTS_PYTHON" ]; then export PGEST_TF_AGENTS_PYTHON; else unset PGEST_TF_AGENTS_PYTHON; fi; \
 	for program in collecting training_speed limits loop_profile footprint; do \
 	  echo "benchmarks/$$program.py"; $(BIN)/python -u benchmarks/$$program.py $(BENCH_ARGS); \

@@ -59,11 +59,11 @@ class NetPolicy(pgest.TFPolicy):
 def peer_python() -> str | None:
     """The Python that has TF-Agents; None, and a word about it, where there is none."""
     sys.path.insert(0, str(HERE.parent / "tests" / "interop"))
-    import tf_agents_environment
+    import own_environments
 
     try:
-        return tf_agents_environment.tf_agents_python()
-    except tf_agents_environment.NotAvailableError as reason:
+        return own_environments.TF_AGENTS.python()
+    except own_environments.NotAvailableError as reason:
         print(f"Actions are not compared: {reason}")
         return None
 

@@ -15,7 +15,7 @@ from pgest.saved_policies import (
     policy_saver,
     triggers,
 )
-from tests.interop import tf_agents_environment
+from tests.interop import own_environments
 from tests.saved_policies import saved_policy_models as models
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
@@ -27,8 +27,8 @@ SEED = 7
 @pytest.fixture(scope="module", autouse=True)
 def tf_agents():
     try:
-        return tf_agents_environment.tf_agents_python()
-    except tf_agents_environment.NotAvailableError as reason:
+        return own_environments.TF_AGENTS.python()
+    except own_environments.NotAvailableError as reason:
         pytest.skip(f"no TF-Agents: {reason}")
 
 
@@ -79,7 +79,7 @@ def open_in_tf_agents(tmp_path, export, policy, checkpoints=(), materialize=None
     }
     (tmp_path / "job.json").write_text(json.dumps(job))
     result = tmp_path / "out.npz"
-    tf_agents_environment.run("open_pgest_policy.py", str(tmp_path / "job.json"), str(result))
+    own_environments.TF_AGENTS.run("open_pgest_policy.py", str(tmp_path / "job.json"), str(result))
     return observations, np.load(result)
 
 
@@ -184,7 +184,7 @@ def test_tf_agents_materializes_with_metadata(tmp_path):
 
 @pytest.mark.parametrize("kind", ["feed_forward", "recurrent"])
 def test_pgest_opens_an_export_of_tf_agents(tmp_path, kind):
-    tf_agents_environment.run("write_tf_agents_policy.py", kind, str(tmp_path))
+    own_environments.TF_AGENTS.run("write_tf_agents_policy.py", kind, str(tmp_path))
     wanted = np.load(tmp_path / "results.npz")
     policy = eager_policy.SavedModelPyTFEagerPolicy(tmp_path / "policy", load_specs_from_pbtxt=True)
 
