@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -91,7 +92,6 @@ class PGAgent:
         self._trainer: trainer_lib.Trainer | None = None
         self._evaluator = evaluator.Evaluator(self.model)
         self._policies: exports.AgentPolicies | None = None
-        self._writer: Any = None
         self.stop_reason: str | None = None
 
     @property
@@ -367,12 +367,12 @@ class PGAgent:
         given = {name: value for name, value in update.items() if value is not None}
         return {**self.model.model_fn.hyperparameters, **self.params, **given}
 
-    @property
+    @functools.cached_property
     def summary_writer(self) -> tf.summary.SummaryWriter | None:
         """The TensorBoard writer of `model_dir`, opened at first use; None without one."""
-        if self._writer is None and self.model_dir is not None:
-            self._writer = tf.summary.create_file_writer(self.model_dir, flush_millis=10_000)
-        return self._writer
+        if self.model_dir is None:
+            return None
+        return tf.summary.create_file_writer(self.model_dir, flush_millis=10_000)
 
     def _trainer_for(self, env: Any) -> trainer_lib.Trainer:
         """The trainer under way if it steps this very environment, else one for it."""

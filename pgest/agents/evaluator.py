@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from pgest.memory import memory as memory_lib
 from pgest.tracing import acting, preparation, probing
 from pgest.tracing import model as model_lib
 from pgest.variables import counters as counters_lib
+from pgest.variables import whole_files
 
 Modes = model_fn.Modes
 # Evaluation plays other episodes than training, and the same ones each time.
@@ -258,10 +260,17 @@ def write_summaries(model_dir: str | None, name: str | None, results: Mapping[st
     """Writes an evaluation to TensorBoard, at its `global_timestep`, beside the training run."""
     if model_dir is None:
         return
-    folder = "eval" if name is None else f"eval_{name}"
-    writer = tf.summary.create_file_writer(os.path.join(model_dir, folder))
+    folder = os.path.join(model_dir, "eval" if name is None else f"eval_{name}")
     step = int(results[counters_lib.GLOBAL_TIMESTEP])
-    with writer.as_default(step=step), tf.summary.record_if(True):
-        for tag, value in summaries.evaluation_scalars(results).items():
-            tf.summary.scalar(tag, value)
-    writer.close()
+    try:
+        writer = tf.summary.create_file_writer(folder)
+        with writer.as_default(step=step), tf.summary.record_if(True):
+            for tag, value in summaries.evaluation_scalars(results).items():
+                tf.summary.scalar(tag, value)
+        writer.close()
+    except (tf.errors.OpError, OSError) as error:  # what was played is worth more than its curve
+        warnings.warn(
+            f"TensorBoard's points of this evaluation could not be written to {folder!r}: "
+            f"{whole_files.reason(error)} The result is complete.",
+            stacklevel=3,
+        )

@@ -143,13 +143,14 @@ class Run(monitor.RunContext):
         self.look()
         failures: list[BaseException] = []
         try:
-            for action in (*(hook.end for hook in self._begun), _save):
+            for action in (*(hook.end for hook in self._begun), _save, Run.close):
                 try:
                     action(self)
                 # Every hook is ended, whatever another one or an impatient Ctrl-C does.
                 except BaseException as exception:
                     failures.append(exception)
-            self.close()
+            if isinstance(error, tf.errors.OpError):
+                self.drop_summary_writer()  # it may have been a summary of the model_fn
         finally:
             for number, handler in self._handlers.items():
                 signal.signal(number, handler)
@@ -219,6 +220,11 @@ class Run(monitor.RunContext):
         """The agent's writer: it outlives a run, so that what was traced with it does too."""
         self._writer = self._agent.summary_writer
         return self._writer
+
+    def drop_summary_writer(self) -> None:
+        """Lets the next point open a new file, whichever run writes it."""
+        super().drop_summary_writer()
+        vars(self._agent).pop("summary_writer", None)  # a cached property: the next is another
 
     def close(self) -> None:
         """Flushes the writer, which stays open."""

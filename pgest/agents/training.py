@@ -48,7 +48,7 @@ class HostTrainer:
         if self.loop.leaves_horizon_to_update:
             self._following_spec = batch_specs.following_spec(self.actor)
         self._updater = self._make_updater(None)
-        self._summary_updater: updating.Updater | None = None
+        self._summary_updater: tuple[Any, updating.Updater] | None = None  # and its writer
         self._operation_types: set[str] | None = None
         self._background: background.BackgroundUpdates | None = None
         self._updating: runs.Run | None = None  # whose update is under way
@@ -103,9 +103,7 @@ class HostTrainer:
         run.before_update()
         updater = self._updater
         if run.take_summary_request() and probing.has_summaries(self._operation_types or ()):
-            updater = self._summary_updater = self._summary_updater or self._make_updater(
-                self._agent.summary_writer
-            )
+            updater = self._updater_with_summaries()
         counters = self._agent.counters
         counters.publish(run.progress, lambda v: updater.reads(v) or self.actor.program.reads(v))
         following = self.loop.following if self._following_spec else {}
@@ -158,6 +156,12 @@ class HostTrainer:
         agent = self._agent
         overlapped = agent.config.overlap_updates
         return loops.HostLoop(self.actor, self.view, self.memory, agent.counters, overlapped)
+
+    def _updater_with_summaries(self) -> updating.Updater:
+        writer = self._agent.summary_writer
+        if self._summary_updater is None or self._summary_updater[0] is not writer:
+            self._summary_updater = (writer, self._make_updater(writer))
+        return self._summary_updater[1]
 
     def _make_updater(self, writer: Any) -> updating.Updater:
         graph = updating.UpdateGraph(

@@ -287,10 +287,7 @@ class VectorEnvironments(EnvironmentView):
                 return self._misfit(found)
         index = vector_failures.failed_index(self._vector, error)
         why = reason(error) + vector_failures.hint(self._vector, error)
-        if isinstance(error, (EOFError, ConnectionError)):  # what a broken pipe raises
-            crashed = processes.crashed(self._vector.unwrapped, wait=True)
-            if crashed is not None:
-                index, why = crashed[0], f"its process died with the exit code {crashed[1]}"
+        index, why = processes.cause(self._vector.unwrapped, error) or (index, why)
         return self._failure(f"failed in {method}(): {why},", index)
 
     @override
@@ -298,6 +295,8 @@ class VectorEnvironments(EnvironmentView):
         unwrapped: Any = self._vector.unwrapped
         if processes.crashed(unwrapped) is not None:
             processes.kill(unwrapped)
+        elif processes.is_pending(unwrapped):
+            processes.end(unwrapped)
         self._vector.close()
 
 

@@ -95,15 +95,24 @@ class BestCheckpoint:
         path = posixpath.join(self.directory, _RECORD)
         if not tf.io.gfile.exists(path):
             return {}
-        with tf.io.gfile.GFile(path) as file:
+        with tf.io.gfile.GFile(path, "rb") as file:
             text = file.read()
         try:
             record = json.loads(text)
-            float(record["return"])
-            complete = bool(_suffixes(posixpath.join(self.directory, record["checkpoint"])))
+            if not math.isfinite(record["return"]):  # no return would ever be higher than a NaN
+                raise ValueError(f"the return is {record['return']}")
+            name = posixpath.basename(record["checkpoint"])
+            complete = bool(_suffixes(posixpath.join(self.directory, name)))
+        # Bytes that are no UTF-8 are a ValueError.
         except (ValueError, TypeError, KeyError) as error:
             _LOGGER.warning("%s cannot be read (%r); the next evaluation replaces it.", path, error)
             return {}
+        if name != record["checkpoint"]:
+            _LOGGER.warning(
+                "%s names the checkpoint %r; only %r beside it is looked for.",
+                path, record["checkpoint"], name,
+            )  # fmt: skip
+            record["checkpoint"] = name
         if not complete:
             _LOGGER.warning(
                 "%s names the checkpoint %r, which is gone; the next evaluation replaces it.",

@@ -6,16 +6,17 @@ an `Every`. Nothing else of a run is visible to a hook, and hooks do not know of
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
 from pgest.hooks import intervals
-from pgest.variables import checkpoints
+from pgest.variables import checkpoints, whole_files
 
 if TYPE_CHECKING:
     from pgest.contract import episodes as episodes_module
@@ -306,7 +307,33 @@ class RunContext:
     def flush_summaries(self) -> None:
         """Brings what was written so far to the disk; nothing where no writer was opened."""
         if self._writer is not None:
-            self._writer.flush()
+            with self.writing_summaries():
+                self._writer.flush()
+
+    @contextlib.contextmanager
+    def writing_summaries(self) -> Iterator[None]:
+        """To be put around what writes to TensorBoard; what comes after a failure is readable.
+
+        Raises:
+          OSError: it cannot be written; says why.
+        """
+        try:
+            yield
+        except tf.errors.OpError as error:
+            self.drop_summary_writer()
+            raise OSError(
+                f"TensorBoard's points could not be written to {self.model_dir!r}: "
+                f"{whole_files.reason(error)} Checkpoints are as they were. Make room, or let the "
+                "directory be written to, and train again: points go on in a new file."
+            ) from error
+
+    def drop_summary_writer(self) -> None:
+        """Lets the next point open a new file.
+
+        A failed write cuts a record in two. TensorFlow's writer goes on behind it without a word,
+        where no reader looks any more.
+        """
+        self._writer = None
 
     def close(self) -> None:
         """Closes the summary writer, if one was opened; the agent calls it after every `end`."""

@@ -97,7 +97,7 @@ def write_scalars(
     summary = summary_pb2.Summary(value=[_point(*scalar) for scalar in scalars.items()])
     step = getattr(context, _COUNTER_OF_AXIS[x_axis])
     # One op for all tags: tf.summary.scalar takes about 2 ms a tag, longer than many an update.
-    with writer.as_default(step=step), tf.summary.record_if(True):
+    with context.writing_summaries(), writer.as_default(step=step), tf.summary.record_if(True):
         tf.summary.experimental.write_raw_pb(summary.SerializeToString())
 
 
@@ -224,9 +224,10 @@ class SummarySaverHook(monitor.BaseMonitor):
         self._ask = True
         self._metrics_written_at: int | None = None
         if context.hyperparameters and context.summary_writer is not None:
-            write_hparams(
-                context.summary_writer, context.hyperparameters, model_dir=context.model_dir
-            )
+            with context.writing_summaries():
+                write_hparams(
+                    context.summary_writer, context.hyperparameters, model_dir=context.model_dir
+                )
 
     def before_run(self, context: monitor.RunContext) -> None:
         """Asks for the summaries of the model_fn."""

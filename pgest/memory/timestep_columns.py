@@ -5,7 +5,9 @@ Leaves are `[capacity, B, ...]`, of the names, nests, dtypes and shapes that the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -58,12 +60,30 @@ class TimestepColumns:
         self.capacity = capacity
         self._shapes = [(num_envs, *leaf.shape[1:]) for leaf in specimens]
         self._dtypes = [leaf.dtype for leaf in specimens]
-        self.leaves = [
-            np.zeros((capacity, *shape), dtype)
-            for shape, dtype in zip(self._shapes, self._dtypes, strict=True)
-        ]
-        self.cut = np.zeros((capacity, num_envs), np.bool_)
-        self.bootstrap = np.zeros((capacity, num_envs), np.float32)
+        with self._told_how_much(capacity):
+            self.leaves = [
+                np.zeros((capacity, *shape), dtype)
+                for shape, dtype in zip(self._shapes, self._dtypes, strict=True)
+            ]
+            self.cut = np.zeros((capacity, num_envs), np.bool_)
+            self.bootstrap = np.zeros((capacity, num_envs), np.float32)
+
+    @contextlib.contextmanager
+    def _told_how_much(self, capacity: int) -> Iterator[None]:
+        """An array that finds no room says what all of them are for."""
+        try:
+            yield
+        except MemoryError as error:
+            row = sum(
+                math.prod(shape) * dtype.itemsize
+                for shape, dtype in zip(self._shapes, self._dtypes, strict=True)
+            )
+            raise MemoryError(
+                f"There is no room for {capacity} timesteps of {self.num_envs} environments, "
+                f"{row} bytes each, {capacity * row / 2**30:.3g} GiB in all: {error}. Collect "
+                "less for an update (the memory's batch_size or horizon), in fewer environments, "
+                "or give smaller observations."
+            ) from error
 
     def flatten(self, values: Mapping[str, Any]) -> list[np.ndarray]:
         """The leaves of a timestep of these environments, checked.
@@ -116,8 +136,10 @@ class TimestepColumns:
         def grown(array: np.ndarray) -> np.ndarray:
             return np.concatenate([array, np.zeros_like(array)])
 
-        self.leaves = [grown(leaf) for leaf in self.leaves]
-        self.cut, self.bootstrap = grown(self.cut), grown(self.bootstrap)
+        with self._told_how_much(2 * self.capacity):
+            leaves = [grown(leaf) for leaf in self.leaves]
+            self.cut, self.bootstrap = grown(self.cut), grown(self.bootstrap)
+        self.leaves = leaves
         self.capacity = len(self.cut)
 
     def resize(self, num_envs: int, counts: np.ndarray, capacity: int) -> None:

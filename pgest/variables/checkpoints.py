@@ -71,8 +71,9 @@ def save(
         whole_files.rename([(file, path + file[len(temporary) :]) for file in files])
     except (tf.errors.OpError, OSError) as error:
         raise OSError(
-            f"The checkpoint {path!r} could not be written: {_message(error)} Earlier checkpoints "
-            "are as they were. Make room, or let the directory be written to, and start again."
+            f"The checkpoint {path!r} could not be written: {whole_files.reason(error)} Earlier "
+            "checkpoints are as they were. Make room, or let the directory be written to, and "
+            "start again."
         ) from error
     finally:
         for file in _files(temporary):
@@ -329,12 +330,6 @@ def _written_at(path: str) -> float:
         return os.path.getmtime(f"{path}.index")
     except FileNotFoundError:  # swept meanwhile, or gone
         return 0.0
-
-
-def _message(error: Exception) -> str:
-    """What went wrong, as one sentence."""
-    text = error.message if isinstance(error, tf.errors.OpError) else str(error)
-    return f"{str(text).splitlines()[0].rstrip('.')}."
 
 
 def _files(path: str) -> Iterable[str]:

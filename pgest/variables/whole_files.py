@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Sequence
+
+import tensorflow as tf
+
+# The op that failed: of no use to who has to make room.
+_OP = re.compile(r"^\{\{.*?\}\}\s*")
 
 
 def sync(path: str | os.PathLike[str]) -> None:
@@ -58,3 +64,17 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)
+
+
+def reason(error: Exception) -> str:
+    """Why a file could not be written, as one sentence.
+
+    Args:
+      error: an `OSError`, or what TensorFlow raises in its place.
+
+    Example:
+      >>> reason(OSError(28, "No space left on device"))
+      '[Errno 28] No space left on device.'
+    """
+    text = error.message if isinstance(error, tf.errors.OpError) else str(error)
+    return f"{_OP.sub('', str(text)).splitlines()[0].rstrip('.')}."

@@ -5,7 +5,9 @@ Imports nothing of pgest: processes that make these environments import this fil
 
 import multiprocessing
 import os
+import pathlib
 import sys
+import time
 
 import gymnasium
 import numpy as np
@@ -180,6 +182,22 @@ class DyingEnv(CountingEnv):
         if action == 1:
             os._exit(139)
         return super().step(action)
+
+
+class SlowEnv(CountingEnv):
+    """Takes `seconds` for a timestep, and leaves a file when it is closed."""
+
+    def __init__(self, seconds, path):
+        super().__init__(length=100)
+        self.seconds, self.path = seconds, path
+
+    def step(self, action):
+        time.sleep(self.seconds)
+        return super().step(action)
+
+    def close(self):
+        if self.steps:  # gymnasium also makes one that never plays
+            pathlib.Path(self.path).touch()
 
 
 def raises_at_once():

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import gymnasium
 import numpy as np
@@ -16,6 +17,7 @@ from tests.environments.environment_fakes import (
     DyingEnv,
     MethodMaskedEnv,
     ModulesEnv,
+    SlowEnv,
     cartpole,
     failing_first,
     fails_in_the_second,
@@ -93,6 +95,45 @@ def test_a_process_that_was_killed_is_named_and_does_not_mask_the_failure():
             view._vector.processes[1].join()
             view.step(np.zeros(2, np.int64))
     assert not any(process.is_alive() for process in view._vector.processes)
+
+
+def test_a_view_whose_process_has_died_says_so_again():
+    with making.make(DyingEnv, 2, vectorization="async") as view:
+        view.observe()
+        with pytest.raises(making.EnvironmentFailure):
+            view.step(np.array([0, 1]))
+        match = "Environment 1 .*process has died, with the exit code 139; make the environments an"
+        for again in (view.observe, view.reset):
+            with pytest.raises(making.EnvironmentFailure, match=match) as caught:
+                again()
+            assert caught.value.env_index == 1
+
+
+def interrupted_after(seconds, function, *arguments):
+    """Calls what an impatient second Ctrl-C breaks off."""
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            function(*arguments)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize(("seconds", "in_order"), [(600.0, False), (1.0, True)])
+def test_leaving_after_an_interrupted_step_ends_the_processes_within_seconds(
+    tmp_path, seconds, in_order
+):
+    path = tmp_path / "closed"
+    with making.make(SlowEnv, 2, vectorization="async", seconds=seconds, path=str(path)) as view:
+        view.observe()
+        interrupted_after(0.5, view.step, np.zeros(2, np.int64))
+        with pytest.raises(making.EnvironmentFailure, match="earlier call was interrupted before"):
+            view.observe()
+        start = time.monotonic()
+    assert time.monotonic() - start < 15
+    assert not any(process.is_alive() for process in view._vector.processes)
+    assert path.exists() == in_order, "who answers in time closes its environment"
 
 
 def test_an_environment_that_cannot_be_made_says_so():

@@ -113,11 +113,31 @@ def test_a_reader_never_sees_half_a_best_checkpoint(tmp_path, monkeypatch):
     assert all(weight == 5.0 for _, weight in seen)
 
 
+def test_a_record_that_names_another_directory_is_not_followed(tmp_path, caplog):
+    hook = hooks.EvaluationHook(PayEnv(), EACH_STEP)
+    played(tmp_path, hook, [5.0])
+    best = tmp_path / "best"
+    for file in best.glob("ckpt-1.*"):
+        (tmp_path / file.name.replace("ckpt-1", "other")).write_bytes(file.read_bytes())
+    others = {path.name for path in tmp_path.iterdir()}
+    for named, found in (("../ckpt-1", str(best / "ckpt-1")), ("../other", None)):
+        (best / "best.json").write_text(json.dumps({"return": 9.0, "checkpoint": named}))
+        caplog.clear()
+        assert hooks.BestCheckpoint(str(best)).path == found
+        assert repr(named) in caplog.text
+    played(tmp_path, hook, [1.0])
+    assert hook.best.mean_return == 1.0 and weight_of(hook.best.path) == 1.0
+    assert others <= {path.name for path in tmp_path.iterdir()}, "nothing outside is deleted"
+
+
 @pytest.mark.parametrize(
     "damage",
     [
         lambda best: (best / "best.json").write_text('{"return": 5.0, "chec'),
         lambda best: (best / "best.json").write_text("[]"),
+        lambda best: (best / "best.json").write_bytes(b"\xff\xfe\x00{"),
+        lambda best: (best / "best.json").write_text('{"return": NaN, "checkpoint": "ckpt-1"}'),
+        lambda best: (best / "best.json").write_text('{"return": 9.0, "checkpoint": ".."}'),
         lambda best: (
             (best / "ckpt-1.index").rename(best / "elsewhere")
             and (best / "ckpt-1.data-00000-of-00001").unlink()

@@ -122,3 +122,13 @@ def self_check(batch, history, given):
         assert batch["cut"][row] == (last and not ended)
         expected = 1000.0 + number + 1 if batch["cut"][row] else 0.0
         assert batch["bootstrap_value"][row] == expected
+
+
+def test_a_memory_that_finds_no_room_says_how_much_it_asked_for():
+    """2^46 rows of 2 x (8 + 1 + 1) bytes are more than a process can address."""
+    memory = pgest.RolloutMemory(horizon=2**46 - 1)
+    flags = np.zeros(2, np.bool_)
+    match = r"no room for 70368744177664 timesteps of 2 environments, 20 bytes each, 1.31e\+06 GiB"
+    with pytest.raises(MemoryError, match=match):
+        memory.step_vector({"state": np.zeros(2), "terminated": flags, "truncated": flags})
+    assert len(memory) == 0
