@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent.parent
 FOLDERS = (".ci", "benchmarks", "docs", "examples", "pgest", "tests")
 FILES = (
     "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "MANIFEST.in", "Makefile", "README.md",
-    "mkdocs.yml", "pyproject.toml", "setup.py",
+    "SECURITY.md", "mkdocs.yml", "pyproject.toml", "setup.py",
 )  # fmt: skip
 # The build backend directly: no isolated environment, so nothing is downloaded.
 BUILD = "import setuptools.build_meta as b; b.build_sdist('.'); b.build_wheel('.')"
