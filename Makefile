@@ -8,6 +8,9 @@ PYTEST_ARGS ?=
 # The test processes. More than two only help on a machine with the memory for as many TensorFlows.
 WORKERS ?= 2
 
+# How many random programs, of three or four calls of `train` each; one in two runs twice.
+PROGRAMS ?= 200
+
 # Further arguments for the benchmarks, such as `make bench BENCH_ARGS=--quick`.
 BENCH_ARGS ?=
 # Where JAX is, the peer of the loops in the graph; nothing else needs it.
@@ -27,7 +30,7 @@ export TF_ENABLE_ONEDNN_OPTS ?= 0
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow learning interop peers lint format types docs docs-serve bench wheel check clean
+.PHONY: help demo test slow learning interop programs peers lint format types docs docs-serve bench wheel check clean
 
 help:  ## This list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -100,6 +103,9 @@ learning: $(VENV)/.installed-dev  ## The tests that train until something has be
 
 interop: $(VENV)/.installed-dev  ## The tests with other libraries, in environments of their own.
 	@$(BIN)/python -m pytest -q -m interop $(PYTEST_ARGS)
+
+programs: $(VENV)/.installed-dev  ## Random programs of training (long); PROGRAMS=20 looks first.
+	@PGEST_PROGRAMS=$(PROGRAMS) $(BIN)/python -m pytest -q -s tests/agents/test_random_programs.py $(PYTEST_ARGS)
 
 peers: $(VENV)/.installed-peers  ## Install Stable-Baselines3, so that the comparisons run too.
 
