@@ -73,11 +73,12 @@ def main():
     """Trains with the hook."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--max-timesteps", type=int, default=50_000)
+    parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     agent = pgest.PGAgent(
         model_fn,
         memory=pgest.BatchMemory(batch_size=1000),
-        config=pgest.RunConfig(tf_random_seed=0),
+        config=pgest.RunConfig(tf_random_seed=arguments.seed),
         params={"learning_rate": 1e-2},
     )
     agent.train(

@@ -46,8 +46,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--updates", type=int, default=500)
     parser.add_argument("--output", default="imitator")
+    parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    tf_keras.utils.set_random_seed(0)
+    tf_keras.utils.set_random_seed(arguments.seed)
 
     env = graph_environments.CartPole(num_envs=16)
     time_step_spec = pgest.time_step_spec(specs.observation_spec(env.observation_space))
@@ -70,16 +71,16 @@ def main():
         state, _ = env.step(state, chosen, seed)
         return state, loss
 
-    state = env.initial(tf.constant([0, 0]))
+    state = env.initial(tf.constant([0, arguments.seed]))
     for update in range(1, arguments.updates + 1):
-        state, loss = imitate(state, tf.constant([1, update]))
+        state, loss = imitate(state, tf.constant([1 + arguments.seed, update]))
         if update % 100 == 0 or update == arguments.updates:
             print(f"Update {update}: loss {loss:.3f}")
 
     pgest.PolicySaver(pgest.GreedyPolicy(imitator)).save(arguments.output)
     play = pgest.load_policy(arguments.output).player()
     host = gymnasium.make("CartPole-v1")
-    observation, _ = host.reset(seed=0)
+    observation, _ = host.reset(seed=arguments.seed)
     total, ended = 0.0, False
     while not ended:
         observation, reward, terminated, truncated, _ = host.step(play(observation))

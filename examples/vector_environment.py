@@ -38,7 +38,7 @@ def model_fn(features, labels, mode, params):
     )
 
 
-def train(name, environments, max_timesteps):
+def train(name, environments, max_timesteps, seed):
     """Trains a new agent and prints how fast and how far it went."""
     agent = pgest.PGAgent(
         model_fn,
@@ -46,7 +46,7 @@ def train(name, environments, max_timesteps):
         memory=pgest.RolloutMemory(horizon=32),
         optimizer_params={"epochs": 4, "minibatch_size": 128},
         # The network is too small to share out among threads.
-        config=pgest.RunConfig(tf_random_seed=0, intra_op_parallelism_threads=1),
+        config=pgest.RunConfig(tf_random_seed=seed, intra_op_parallelism_threads=1),
         params={"learning_rate": 1e-3},
     )
     history = pgest.HistoryHook()
@@ -62,15 +62,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--num-envs", type=int, default=16)
     parser.add_argument("--max-timesteps", type=int, default=100_000)
+    parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    count, timesteps = arguments.num_envs, arguments.max_timesteps
+    count, rest = arguments.num_envs, (arguments.max_timesteps, arguments.seed)
 
-    train("pgest, one after the other", pgest.make("CartPole-v1", num_envs=count), timesteps)
+    train("pgest, one after the other", pgest.make("CartPole-v1", num_envs=count), *rest)
     native = pgest.make("CartPole-v1", num_envs=count, vectorization="native")
-    train("pgest, CartPole's own vector", native, timesteps)
+    train("pgest, CartPole's own vector", native, *rest)
     # One of your own works as well, in each of gymnasium's autoreset modes.
     own = gymnasium.make_vec("CartPole-v1", num_envs=count, vectorization_mode="sync")
-    train("gymnasium.make_vec", own, timesteps)
+    train("gymnasium.make_vec", own, *rest)
     own.close()
 
 

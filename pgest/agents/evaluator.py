@@ -97,15 +97,13 @@ class Evaluator:
         mask_spec = batch_specs.mask_spec(view.action_mask)
         key = (view.num_envs, str(spaces), str(mask_spec), greedy)
         if key not in self._actors:
-            trained = self._model.store.num_envs  # an actor that explores notes its own number
-            self._actors[key] = acting.Actor(
+            self._actors[key] = acting.EvaluationActor(
                 self._model,
                 *spaces,
                 num_envs=view.num_envs,
                 mask_spec=mask_spec,
                 explore=not greedy,
             )
-            self._model.store.num_envs = trained
         self.predictor.remember(view, self._actors[key])
         return self._actors[key]
 
@@ -148,9 +146,9 @@ class _EvaluationMetrics:
     ):
         self._model = model
         self._normalize_advantage = config.normalize_advantage
-        self._prepare = preparation.Preparation(config, recurrent, model.counters)
-        prepared = tf.function(self._prepare, autograph=False).get_concrete_function(signature)
-        features, labels, _ = prepared.structured_outputs
+        prepare = preparation.Preparation(config, recurrent, model.counters)
+        self._prepare = tf.function(prepare, autograph=False).get_concrete_function(signature)
+        features, labels, _ = self._prepare.structured_outputs
         features, labels = (tf.nest.map_structure(_spec_of, part) for part in (features, labels))
         self._pruned = probing.trace(model, features, labels, Modes.EVAL)
         spec = self._pruned.spec
@@ -160,8 +158,10 @@ class _EvaluationMetrics:
         with self._pruned.wrapped.graph.as_default():
             updates = [op for value in metrics.values() for op in _updates(value)]
             with tf.control_dependencies(updates):
-                self._loss = tf.identity(spec.loss)
-            self._results = [_result(name, value) for name, value in metrics.items()]
+                loss = tf.identity(spec.loss)
+            results = [_result(name, value) for name, value in metrics.items()]
+        self._loss = self._pruned.program(loss)
+        self._results = self._pruned.program(results) if results else None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, float]:
         for variable, initial in self._model.store.local.values():
@@ -170,9 +170,10 @@ class _EvaluationMetrics:
         features, labels, _ = self._prepare(tensors)
         if self._normalize_advantage:
             labels["advantage"] = returns.normalize(labels["advantage"])
-        results = {"loss": float(self._pruned.fetch(self._loss, features, labels))}
+        leaves = [tf.convert_to_tensor(leaf) for leaf in tf.nest.flatten((features, labels))]
+        results = {"loss": float(self._loss(*leaves))}
         # Values are read when all updates are done, whichever the graph would take first.
-        values = self._pruned.fetch(self._results, features, labels) if self._results else []
+        values = [] if self._results is None else self._results(*leaves)
         return results | {n: float(v) for n, v in zip(self._names, values, strict=True)}
 
 

@@ -73,6 +73,9 @@ class Actor:
       outputs: specs of what acting gives: `action` and `predictions`, each leaf `[B, ...]`.
     """
 
+    # Whether the model is told of these environments and their timesteps as those of its training.
+    _trains = True
+
     def __init__(
         self,
         model: model_lib.Model,
@@ -84,7 +87,7 @@ class Actor:
     ):
         self._model = model
         model.store.spaces = (observation_space, action_space)
-        if explore and num_envs is not None:
+        if explore and self._trains and num_envs is not None:
             model.store.num_envs = num_envs
         self._action_space = action_space
         self._explore = explore
@@ -101,7 +104,8 @@ class Actor:
         except _PolicyStateFound as found:
             self.state_spec = found.spec
             self.program = self._trace()
-        if explore and self.program.reads(model.counters.variables["global_timestep"]):
+        timestep = model.counters.variables["global_timestep"]
+        if explore and self._trains and self.program.reads(timestep):
             # Keeping the variable right costs time at each call, so it is not done for nothing.
             self.keeps_timestep = True
             self.program = self._trace()
@@ -290,6 +294,12 @@ class Actor:
                 f"float32, one number an environment, {(self.num_envs,)}. A value head of one unit "
                 "gives [B, 1]: drop its last axis with tf.squeeze(value, axis=-1)."
             )
+
+
+class EvaluationActor(Actor):
+    """Acts in an evaluation or a prediction, exploring or not: no timestep of it is the model's."""
+
+    _trains = False
 
 
 def _checked_log_prob(log_prob: tf.Tensor) -> tf.Tensor:

@@ -1,5 +1,6 @@
 """What a model_fn reads of the run while it acts is what holds then."""
 
+import gymnasium
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -53,3 +54,52 @@ def test_the_episode_and_the_progress(jit_compile):
     # As the last update before found it.
     progress = [batch["progress"].tolist() for batch in memory.handed_over]
     assert progress == [[0.0] * 10, [0.0] * 10, [0.25] * 10, [0.5] * 10]
+
+
+class Payment(gymnasium.Env):
+    """Pays the number of the action; four timesteps an episode."""
+
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
+    action_space = gymnasium.spaces.Discrete(100)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._left = 4
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self._left -= 1
+        return np.zeros(1, np.float32), float(action), self._left == 0, False, {}
+
+
+def choosing_the_timestep(features, labels, mode):
+    """Its action is the global_timestep that it finds."""
+    state = features["state"]
+    bias = tf.Variable(tf.zeros([]), name="bias")
+    timestep = tf.fill([tf.shape(state)[0]], pgest.get_global_timestep())
+    if labels is not None:
+        timestep = labels["timestep"]
+    logits = 1e3 * tf.one_hot(timestep, 100) + 0.0 * (state + bias)
+    distribution = tfd.Categorical(logits=logits, dtype=tf.int64)
+    if mode == pgest.Modes.PREDICT:
+        predictions = {"timestep": timestep}
+        return pgest.EstimatorSpec(mode, distribution=distribution, predictions=predictions)
+    train_op = pgest.minimize(bias**2, tf_keras.optimizers.SGD(1e-3))
+    return pgest.EstimatorSpec(mode, distribution=distribution, loss=bias**2, train_op=train_op)
+
+
+def test_no_evaluation_moves_the_timestep_that_a_model_reads():
+    agent = pgest.PGAgent(choosing_the_timestep, pgest.BatchMemory(4))
+    agent.train(Payment(), timesteps=8)
+    for greedy in (True, False, True):
+        results = agent.evaluate(Payment(), 2, greedy=greedy)
+        assert results["return_min"] == results["return_max"] == 4 * 8
+        assert agent.get_variable_value("global_timestep") == 8
+    finished = []
+
+    class Note(pgest.BaseMonitor):
+        def after_episode(self, context):
+            finished.extend(episode.total for episode in context.episodes)
+
+    agent.train(Payment(), timesteps=4, hooks=[Note()])
+    assert finished == [8 + 9 + 10 + 11]
