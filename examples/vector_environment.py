@@ -15,19 +15,19 @@ import pgest
 
 
 def model_fn(features, labels, mode, params):
-    """Advantage actor-critic: one trunk, a policy and a value."""
-    hidden = features["state"]
-    for _ in range(2):
-        hidden = tf_keras.layers.Dense(64, activation="tanh")(hidden)
-    distribution = tfp.distributions.Categorical(logits=tf_keras.layers.Dense(2)(hidden))
-    value = tf.squeeze(tf_keras.layers.Dense(1)(hidden), axis=-1)
+    """A policy and a value, each on two layers of its own, and the clipped loss of PPO."""
+    distribution = tfp.distributions.Categorical(logits=network(features["state"], 2))
+    value = tf.squeeze(network(features["state"], 1), axis=-1)
     predictions = {"value": value}
     if mode == pgest.Modes.PREDICT:
         return pgest.EstimatorSpec(mode, distribution=distribution, predictions=predictions)
-    policy_loss = -tf.reduce_mean(distribution.log_prob(labels["action"]) * labels["advantage"])
+    ratio = tf.exp(distribution.log_prob(labels["action"]) - labels["log_prob"])
+    advantage, clipped = labels["advantage"], tf.clip_by_value(ratio, 0.8, 1.2)
+    policy_loss = -tf.reduce_mean(tf.minimum(ratio * advantage, clipped * advantage))
     value_loss = tf.reduce_mean(tf.square(value - labels["value_target"]))
-    loss = policy_loss + 0.5 * value_loss - 0.01 * tf.reduce_mean(distribution.entropy())
-    optimizer = tf_keras.optimizers.Adam(params["learning_rate"])
+    loss = policy_loss + 0.5 * value_loss
+    rate = pgest.schedules.learning_rate(pgest.schedules.linear(params["learning_rate"], 0.0))
+    optimizer = tf_keras.optimizers.Adam(rate)
     return pgest.EstimatorSpec(
         mode,
         distribution=distribution,
@@ -38,13 +38,20 @@ def model_fn(features, labels, mode, params):
     )
 
 
+def network(state, units):
+    """Two layers, and an output of `units`."""
+    for _ in range(2):
+        state = tf_keras.layers.Dense(64, activation="tanh")(state)
+    return tf_keras.layers.Dense(units)(state)
+
+
 def train(name, environments, max_timesteps, seed):
     """Trains a new agent and prints how fast and how far it went."""
     agent = pgest.PGAgent(
         model_fn,
         # 32 timesteps of every environment an update; an episode under way goes on in the next.
         memory=pgest.RolloutMemory(horizon=32),
-        optimizer_params={"epochs": 4, "minibatch_size": 128},
+        optimizer_params={"discount": 0.98, "gae_lambda": 0.8, "epochs": 10, "minibatch_size": 256},
         # The network is too small to share out among threads.
         config=pgest.RunConfig(tf_random_seed=seed, intra_op_parallelism_threads=1),
         params={"learning_rate": 1e-3},
