@@ -14,8 +14,8 @@ import tensorflow as tf
 from pgest.agents import evaluator, exports, graph_training, loops, runs, saved_state, training
 from pgest.agents import trainer as trainer_lib
 from pgest.contract import episodes as episodes_lib
+from pgest.contract import foreign_names, run_config, update_config
 from pgest.contract import model_fn as model_fn_lib
-from pgest.contract import run_config, update_config
 from pgest.environments import making
 from pgest.graph_environments import graph_environment
 from pgest.hooks import defaults, monitor
@@ -57,6 +57,7 @@ class PGAgent:
         agent.train(gymnasium.make("CartPole-v1"), max_episodes=500)
     """
 
+    @foreign_names.told
     def __init__(
         self,
         model_fn: Callable[..., model_fn_lib.EstimatorSpec],
@@ -94,6 +95,9 @@ class PGAgent:
         self._policies: exports.AgentPolicies | None = None
         self.stop_reason: str | None = None
 
+    def __repr__(self) -> str:
+        return runs.described(self)
+
     @property
     def counters(self) -> counters.Counters:
         """The three counters; those of the newest checkpoint before anything was built."""
@@ -115,6 +119,7 @@ class PGAgent:
         """Episodes finished since the model was born."""
         return self.counters.episode
 
+    @foreign_names.told_train
     def train(  # noqa: PLR0913 - the signature is the ancestor's
         self,
         env: Any,
@@ -208,6 +213,7 @@ class PGAgent:
         """
         return loops.play_episode(sess, no_run_hooks, update_episode_op, update_timestep_op)
 
+    @foreign_names.told
     def evaluate(
         self,
         env: Any,
@@ -380,7 +386,8 @@ class PGAgent:
             self._saved.restore()
             in_graph = isinstance(env, graph_environment.GraphEnvironment)
             view = env if in_graph else making.view(env, seed=self.model.seed)
-            self._check_override(view, in_graph or view.is_vector)
+            if in_graph or view.is_vector:
+                runs.check_override(type(self), PGAgent, view.num_envs)
             previous, self._trainer = self._trainer, None
             if previous is not None:
                 previous.leave()
@@ -391,11 +398,3 @@ class PGAgent:
             self._evaluator.predictor.remember(view, self._trainer.actor)
             self._saved.check_whole_model()
         return self._trainer
-
-    def _check_override(self, view: Any, is_vector: bool) -> None:
-        if is_vector and type(self).run_episode is not PGAgent.run_episode:
-            raise ValueError(
-                f"{type(self).__name__} overrides run_episode, which plays one environment, and "
-                f"was given {view.num_envs} at once: give it a single environment, or use a hook "
-                "(after_episode) in place of the override."
-            )

@@ -296,3 +296,28 @@ def absolute_limits(
             total = int(more) + getattr(counters, kind[:-1])
         limits[f"max_{kind}"] = None if total is None else int(total)
     return monitor.Limits(**limits)
+
+
+def check_override(kind: type, agent: type, num_envs: int) -> None:
+    """Raises `ValueError` where a subclass of the agent plays episodes of one environment."""
+    if kind.run_episode is not agent.run_episode:  # type: ignore[attr-defined]
+        raise ValueError(
+            f"{kind.__name__} overrides run_episode, which plays one environment, and was given "
+            f"{num_envs} at once: give it a single environment, or use a hook (after_episode) in "
+            "place of the override."
+        )
+
+
+def described(agent: Any) -> str:
+    """The settings of an agent, a line each; nothing is built or read for it."""
+    lines = {
+        "model_fn": agent.model.model_fn,
+        "params": agent.params,
+        "memory": agent.memory,
+        "optimizer_params": agent.update_config,
+        "model_dir": agent.model_dir,
+        "tf_random_seed": agent.model.seed,
+    }
+    return "\n".join(
+        [type(agent).__name__, *(f"  {name}: {value}" for name, value in lines.items())]
+    )

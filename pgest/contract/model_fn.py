@@ -201,6 +201,9 @@ class ModelFn:
         arguments.check(params)
         self._wanted = [name for name in _OPTIONAL if arguments.takes(name)]
 
+    def __repr__(self) -> str:
+        return repr(self._model_fn) if dataclasses.is_dataclass(self._model_fn) else self.name
+
     @property
     def hyperparameters(self) -> dict[str, Any]:
         """The fields of a model_fn that is a dataclass, as the ready-made ones are; else none."""

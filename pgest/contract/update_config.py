@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from pgest import schedules
+from pgest.contract import foreign_names
 
 
+@foreign_names.told_fields
 @dataclasses.dataclass(frozen=True)
 class UpdateConfig:
     """Settings of an update; `PGAgent(optimizer_params=...)` takes one, or a dict of its fields.
@@ -82,7 +84,7 @@ class UpdateConfig:
             raise ValueError(
                 f"optimizer_params has unknown {', '.join(unknown)}; expected any of "
                 f"{', '.join(known)}. The learning rate and the like belong to the optimizer that "
-                "model_fn makes: pass them in params."
+                f"model_fn makes: pass them in params.{foreign_names.hints(unknown)}"
             )
         return cls(**given)
 

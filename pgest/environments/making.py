@@ -30,6 +30,7 @@ from gymnasium.vector import VectorEnv
 
 from pgest.environments.env_pools import EnvPoolEnvironments, is_env_pool
 from pgest.environments.in_process import InProcessEnvironments, SingleEnvironment
+from pgest.environments.running_statistics import warn_of_statistics
 from pgest.environments.vector import VectorEnvironments, asynchronous
 from pgest.environments.view import EnvironmentFailure, EnvironmentView, Transition, describe
 
@@ -69,9 +70,11 @@ def view(
             env.seed = seed
         return env
     if isinstance(env, VectorEnv):
+        warn_of_statistics(env)
         _expect_num_envs(env, env.num_envs, num_envs)
         return _vector(env, given=env, seed=seed, owned=False)
     if isinstance(env, gymnasium.Env):
+        warn_of_statistics(env)
         _expect_num_envs(env, 1, num_envs)
         return SingleEnvironment(env, given=env, seed=seed, owned=False)
     if isinstance(env, str) or callable(env):
@@ -154,6 +157,7 @@ def _in_process(
             return env
 
         first = made()
+        warn_of_statistics(first)
         several = num_envs is not None and num_envs > 1
         view_: EnvironmentView
         if isinstance(first, VectorEnv):

@@ -10,11 +10,13 @@ import tensorflow as tf
 import tf_keras
 
 from pgest import losses, schedules
+from pgest.contract import foreign_names
 from pgest.memory import memory
 from pgest.models import policy_gradient
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@foreign_names.told_fields
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class A2C(policy_gradient.PolicyGradientModel):
     """Advantage actor-critic (Mnih et al. 2016, https://arxiv.org/abs/1602.01783), synchronous.
 

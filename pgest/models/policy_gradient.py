@@ -11,6 +11,7 @@ import tensorflow as tf
 import tf_keras
 
 from pgest import distributions, losses, networks, normalization, schedules
+from pgest.contract import foreign_names
 from pgest.contract.model_fn import EstimatorSpec, Modes
 from pgest.memory import memory
 from pgest.variables import optimization, sharing
@@ -119,6 +120,12 @@ class PolicyGradientModel(abc.ABC):
             mode, loss=loss, train_op=train_op, metrics=metrics, after_batch=after_batch, **spec
         )
 
+    def __repr__(self) -> str:
+        """The fields, and after a # the memory and the update that the model was made for."""
+        fields = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in dataclasses.fields(self))
+        update = self.default_optimizer_params()
+        return f"{type(self).__name__}({fields})  # made for {self.default_memory()!r}, {update}"
+
     def with_params(self, params: Mapping[str, Any] | None) -> PolicyGradientModel:
         """This model with the hyper-parameters that `params` names.
 
@@ -130,7 +137,7 @@ class PolicyGradientModel(abc.ABC):
         if unknown:
             raise ValueError(
                 f"params has {', '.join(unknown)}, which {type(self).__name__} does not know; "
-                f"expected any of {', '.join(sorted(known))}."
+                f"expected any of {', '.join(sorted(known))}.{foreign_names.hints(unknown)}"
             )
         return dataclasses.replace(self, **(params or {}))
 

@@ -9,11 +9,13 @@ from typing import Any
 import tensorflow as tf
 
 from pgest import losses
+from pgest.contract import foreign_names
 from pgest.memory import memory
 from pgest.models import policy_gradient
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@foreign_names.told_fields
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class PPO(policy_gradient.PolicyGradientModel):
     """PPO with the clipped surrogate (Schulman et al. 2017, https://arxiv.org/abs/1707.06347).
 

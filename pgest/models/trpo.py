@@ -10,6 +10,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from pgest import losses
+from pgest.contract import foreign_names
 from pgest.memory import memory
 from pgest.models import policy_gradient
 from pgest.variables import sharing
@@ -20,7 +21,8 @@ _RESIDUAL_TOLERANCE = 1e-10
 _SHUFFLE_STREAM = 0x3C6EF372
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@foreign_names.told_fields
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class TRPO(policy_gradient.PolicyGradientModel):
     """TRPO (Schulman et al. 2015, https://arxiv.org/abs/1502.05477).
 

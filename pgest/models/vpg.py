@@ -9,10 +9,12 @@ from typing import Any
 import tensorflow as tf
 
 from pgest import losses
+from pgest.contract import foreign_names
 from pgest.models import policy_gradient
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@foreign_names.told_fields
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class VPG(policy_gradient.PolicyGradientModel):
     """REINFORCE (Williams 1992, https://doi.org/10.1007/BF00992696).
 

@@ -1,0 +1,135 @@
+"""Arguments that other libraries have under other names: one hint each, instead of "unexpected"."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import warnings
+from collections.abc import Callable, Iterable
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+# Episodes that nobody asks for by accident.
+_LARGE = 10_000
+_UPDATE = "PGAgent(..., optimizer_params={{{}}})"
+_MODEL = "pgest.models.PPO({}), and so for every ready-made model"
+# Where a name of another library went; what is written there, not what it means.
+HINTS = {
+    "gamma": _UPDATE.format("'discount': 0.99"),
+    "discount": _UPDATE.format("'discount': 0.99"),
+    "lam": _UPDATE.format("'gae_lambda': 0.95"),
+    "gae_lambda": _UPDATE.format("'gae_lambda': 0.95"),
+    "n_epochs": _UPDATE.format("'epochs': 10"),
+    "epochs": _UPDATE.format("'epochs': 10"),
+    "batch_size": _UPDATE.format("'minibatch_size': 64") + ", or BatchMemory(batch_size=2000)",
+    "minibatch_size": _UPDATE.format("'minibatch_size': 64"),
+    "target_kl": _UPDATE.format("'target_kl': 0.02"),
+    "normalize_advantage": _UPDATE.format("'normalize_advantage': False"),
+    "n_steps": "PGAgent(..., memory=pgest.RolloutMemory(horizon=2048))",
+    "horizon": "PGAgent(..., memory=pgest.RolloutMemory(horizon=2048))",
+    "ent_coef": _MODEL.format("entropy_weight=0.01"),
+    "vf_coef": _MODEL.format("value_weight=0.5"),
+    "clip_range": "pgest.models.PPO(clip_ratio=0.2)",
+    "clip_range_vf": _MODEL.format("value_clip_range=0.2"),
+    "max_grad_norm": _MODEL.format("clip_norm=0.5"),
+    "lr": _MODEL.format("learning_rate=3e-4") + "; a model_fn of your own makes its optimizer",
+    "learning_rate": _MODEL.format("learning_rate=3e-4") + "; your own model_fn: params={...}",
+    "net_arch": _MODEL.format("hidden_sizes=(64, 64)"),
+    "policy_kwargs": _MODEL.format("hidden_sizes=(64, 64), activation='tanh'"),
+    "n_envs": "pgest.make('CartPole-v1', num_envs=8), as the environment of train",
+    "num_envs": "pgest.make('CartPole-v1', num_envs=8), as the environment of train",
+    "env": "agent.train(env, timesteps=100_000): train and evaluate take the environment",
+    "seed": "PGAgent(..., config=pgest.RunConfig(tf_random_seed=0))",
+    "random_seed": "PGAgent(..., config=pgest.RunConfig(tf_random_seed=0))",
+    "total_timesteps": "agent.train(env, timesteps=100_000)",
+    "total_steps": "agent.train(env, timesteps=100_000)",
+    "num_timesteps": "agent.train(env, timesteps=100_000)",
+    "callback": "agent.train(env, ..., hooks=[...]), each a pgest.BaseMonitor",
+    "callbacks": "agent.train(env, ..., hooks=[...]), each a pgest.BaseMonitor",
+    "progress_bar": "agent.train(env, ..., hooks=[pgest.ProgressBarHook()])",
+    "verbose": "agent.train(env, ..., hooks=[pgest.ProgressBarHook()]); lines are logged under "
+    "the name 'pgest': logging.basicConfig(level='INFO') shows them",
+    "log_interval": "PGAgent(..., config=pgest.RunConfig(log_step_count_steps=100))",
+    "tensorboard_log": "PGAgent(..., model_dir='runs/name')",
+    "n_eval_episodes": "agent.evaluate(env, episodes=20)",
+    "num_eval_episodes": "agent.evaluate(env, episodes=20)",
+    "eval_env": "agent.train(..., hooks=[pgest.EvaluationHook(env, pgest.Every(steps=10))])",
+    "deterministic": "agent.evaluate(env, greedy=True)",
+    "render": "gymnasium.make('CartPole-v1', render_mode='human'), as the environment",
+    "input_fn": "an environment in its place: agent.train(env, ...), agent.evaluate(env, ...)",
+}
+
+
+def hints(names: Iterable[str]) -> str:
+    """A sentence for each of the names that has one; "" for none.
+
+    >>> hints(["gamma", "nonsense"])
+    " gamma is PGAgent(..., optimizer_params={'discount': 0.99})."
+    """
+    return "".join(f" {name} is {HINTS[name]}." for name in names if name in HINTS)
+
+
+def told(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, whose TypeError for an unknown keyword says where a foreign name went."""
+    parameters = inspect.signature(function).parameters
+    known = set(parameters)
+    name = function.__qualname__.removesuffix(".__init__")
+    keywords_alone = len([p for p in parameters.values() if p.kind is not p.KEYWORD_ONLY]) == 1
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        if not known.issuperset(kwargs):
+            check(name, known, kwargs)
+        if keywords_alone and len(args) > 1:
+            raise TypeError(
+                f"{name} got {', '.join(map(repr, args[1:]))} without a keyword; it takes keywords "
+                "alone. The spaces choose the network (hidden_sizes says how large), and the "
+                "environment goes to agent.train(env, timesteps=100_000)."
+            )
+        return function(*args, **kwargs)
+
+    return call
+
+
+def told_train(function: Callable[P, R]) -> Callable[P, R]:
+    """`told`, for `train(env, episodes, ...)`: a large number without a name is told as well.
+
+    The ancestor's signature makes it episodes; elsewhere a bare number counts timesteps.
+    """
+    call = told(function)
+
+    @functools.wraps(call)
+    def train(*args: P.args, **kwargs: P.kwargs) -> R:
+        number = args[2] if len(args) > 2 else None
+        if isinstance(number, int) and number >= _LARGE:
+            warnings.warn(
+                f"train(env, {number}) trains for {number:,} episodes. Write timesteps={number} "
+                f"for so many actions, or episodes={number} if they are meant.",
+                stacklevel=2,
+            )
+        return call(*args, **kwargs)
+
+    return train
+
+
+def check(name: str, known: Iterable[str], given: Iterable[str]) -> None:
+    """Raises `TypeError` with hints where `given` has names that are not known.
+
+    Args:
+      name: of what was called.
+      known: its parameters.
+      given: names of the keywords passed to it.
+    """
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        expected = ", ".join(sorted(set(known) - {"self"}))
+        raise TypeError(f"{name} has no {', '.join(unknown)}; it takes {expected}.{hints(unknown)}")
+
+
+def told_fields(cls: type[T]) -> type[T]:
+    """A class of keyword-only or named fields, such as a dataclass, with hints as in `told`."""
+    setattr(cls, "__init__", told(cls.__init__))  # noqa: B010 - mypy takes no other way
+    return cls
