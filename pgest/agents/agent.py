@@ -11,13 +11,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pgest.agents import evaluator, exports, graph_training, loops, runs, saved_state, training
+from pgest.agents import evaluator, exports, loops, runs, saved_state, trainers
 from pgest.agents import trainer as trainer_lib
 from pgest.contract import episodes as episodes_lib
 from pgest.contract import foreign_names, run_config, update_config
 from pgest.contract import model_fn as model_fn_lib
-from pgest.environments import making
-from pgest.graph_environments import graph_environment
 from pgest.hooks import defaults, monitor
 from pgest.memory import memory as memory_lib
 from pgest.policies.tf_policies import TFPolicy
@@ -384,17 +382,11 @@ class PGAgent:
         """The trainer under way if it steps this very environment, else one for it."""
         if self._trainer is None or not self._trainer.uses(env):
             self._saved.restore()
-            in_graph = isinstance(env, graph_environment.GraphEnvironment)
-            view = env if in_graph else making.view(env, seed=self.model.seed)
-            if in_graph or view.is_vector:
-                runs.check_override(type(self), PGAgent, view.num_envs)
+            view, make = trainers.prepared(self, env, PGAgent)
             previous, self._trainer = self._trainer, None
             if previous is not None:
                 previous.leave()
-            if in_graph:
-                self._trainer = graph_training.GraphTrainer(self, env)
-            else:
-                self._trainer = training.HostTrainer(self, view, env)
+            self._trainer = make()
             self._evaluator.predictor.remember(view, self._trainer.actor)
             self._saved.check_whole_model()
         return self._trainer
