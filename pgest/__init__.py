@@ -31,7 +31,7 @@ What users of TF-Agents look for; training needs none of it
     TimeStep, StepType, PolicyStep, Trajectory, restart, transition, termination, truncation,
     time_step_spec, time_step_from_observation,
     PolicySaver, AsyncPolicySaver, PolicySaverHook, PolicySavedModelTrigger, IntervalTrigger,
-    SavedModelPyTFEagerPolicy, load_policy, saved_steps, materialize_saved_model, specs
+    SavedModelPyTFEagerPolicy, load_policy, saved_steps, materialize_saved_model, evaluate, specs
 """
 
 from pgest import (
@@ -47,6 +47,7 @@ from pgest import (
     specs,
 )
 from pgest.agents.agent import PGAgent
+from pgest.agents.policy_evaluation import evaluate
 from pgest.contract.episodes import EpisodeStatistics
 from pgest.contract.model_fn import EstimatorSpec, Modes
 from pgest.contract.run_config import RunConfig
@@ -165,6 +166,7 @@ __all__ = [
     "UpdateConfig",
     "__version__",
     "distributions",
+    "evaluate",
     "get_action_space",
     "get_global_episode",
     "get_global_step",

@@ -67,7 +67,7 @@ class Evaluator:
             loop = loops.HostLoop(actor, view, memory, self._counters())
             hooks = () if metrics is None else metrics.hooks
             with prediction.told(self._model, hooks, env) as context:
-                results = _statistics(_play(loop, memory, context, hooks))
+                results = statistics(_play(loop, memory, context, hooks))
                 if metrics is not None and memory.can_sample():
                     results |= metrics(self._batch(actor, memory))
                 context.metrics = results
@@ -240,7 +240,8 @@ def _play(
 _SUMMARIES: dict[str, Any] = {"mean": np.mean, "std": np.std, "min": np.min, "max": np.max}
 
 
-def _statistics(finished: list[episodes.EpisodeStatistics]) -> dict[str, float]:
+def statistics(finished: list[episodes.EpisodeStatistics]) -> dict[str, float]:
+    """Means and the like of the episodes, by name."""
     results: dict[str, float] = {}
     columns: dict[str, list[float]] = {
         "return": [episode.total for episode in finished],

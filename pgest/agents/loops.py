@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -14,6 +14,33 @@ from pgest.tracing import acting
 from pgest.variables import counters as counters_lib
 
 EpisodeStatistics = episodes.EpisodeStatistics
+
+
+class LoopActor(Protocol):
+    """What a loop needs of who acts: a model's compiled program, or a policy."""
+
+    program: Any
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether the memory has to keep a policy state."""
+
+    @property
+    def predicts_value(self) -> bool:
+        """Whether `Acted.predictions` holds `value`."""
+
+    def initial_state(self) -> Any:
+        """The policy state at the start of an episode."""
+
+    def __call__(
+        self,
+        observation: Any,
+        timestep: int,
+        mask: Any = None,
+        policy_state: Any = (),
+        reset: np.ndarray | None = None,
+    ) -> acting.Acted:
+        """Acts on observations `[B, ...]`."""
 
 
 class HostLoop:
@@ -36,7 +63,7 @@ class HostLoop:
 
     def __init__(
         self,
-        actor: acting.Actor,
+        actor: LoopActor,
         view: environment_view.EnvironmentView,
         memory: memory_lib.BatchMemory | None,
         counters: counters_lib.Counters,

@@ -123,6 +123,11 @@ class SavedModelPyTFEagerPolicy(PyPolicy):
             tf.nest.map_structure(lambda leaf: _outcome(leaf, squeeze), step.info),
         )
 
+    @property
+    def batch_time_steps(self) -> bool:
+        """Whether time steps come without a batch axis."""
+        return self._batch_time_steps
+
     def get_train_step(self) -> np.int64:
         """The train step that was saved (or restored last); -1 where there was none."""
         return self._policy.get_train_step().numpy()
