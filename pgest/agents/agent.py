@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from pgest.agents import evaluator, exports, loops, runs, saved_state, trainers
 from pgest.agents import trainer as trainer_lib
+from pgest.agents.resuming import go_on, state_of
 from pgest.contract import episodes as episodes_lib
 from pgest.contract import foreign_names, run_config, update_config
 from pgest.contract import model_fn as model_fn_lib
@@ -89,6 +90,7 @@ class PGAgent:
         )
         self._saved = saved_state.SavedState(self.model, self.model_dir, warm_start_from)
         self._trainer: trainer_lib.Trainer | None = None
+        self._run: runs.Run | None = None
         self._evaluator = evaluator.Evaluator(self.model)
         self._policies: exports.AgentPolicies | None = None
         self.stop_reason: str | None = None
@@ -164,6 +166,7 @@ class PGAgent:
             trainer = self._trainer_for(env)
             self.counters.publish(run.progress)
             run.begin(trainer.all_hooks(hooks))
+            go_on(trainer, run, *self._saved.take_run())
             while not run.is_over():
                 trainer.collect(run)
                 if trainer.ready(run):
@@ -343,7 +346,9 @@ class PGAgent:
         Raises:
           ModelDirInUseError: another run trains in `model_dir`.
         """
-        return None if self.model_dir is None else self._saved.save(self.model_dir)
+        if self.model_dir is None:
+            return None
+        return self._saved.save(self.model_dir, state_of(self._trainer, self._run))
 
     def latest_checkpoint(self) -> str | None:
         """Path of the newest checkpoint in `model_dir`; None where there is none."""

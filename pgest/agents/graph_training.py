@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,7 @@ class GraphTrainer:
             agent.model, env, self.actor, self._update, signature, agent.config.iterations_per_loop
         )
         self._checked = False
+        self.at_rest = True  # what the run needs are variables, changed in one piece
 
     def uses(self, env: Any) -> bool:
         """Whether it trains on this very object."""
@@ -86,6 +87,17 @@ class GraphTrainer:
                 f"{horizon * num_envs} timesteps or more at a time.",
                 stacklevel=3,
             )
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Nothing besides the variables, which hold the environments too."""
+        return {"environments_are_variables": np.array(True)}
+
+    def restore(self, run: runs.Run, state: Mapping[str, np.ndarray]) -> None:
+        """Nothing: the variables are there."""
+
+    def describe_restored(self) -> str:
+        """One clause on what the trainer holds now."""
+        return "weights and environments restored"
 
     def forget_episode(self) -> None:
         """Nothing: an evaluation opens environments of its own."""

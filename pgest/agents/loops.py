@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
+import tensorflow as tf
 
 from pgest.contract import episodes
 from pgest.environments import view as environment_view
@@ -14,6 +15,7 @@ from pgest.tracing import acting
 from pgest.variables import counters as counters_lib
 
 EpisodeStatistics = episodes.EpisodeStatistics
+_ARRAYS = ("_reset", "done", "_totals", "_lengths", "_highest", "_lowest")
 
 
 class LoopActor(Protocol):
@@ -140,6 +142,37 @@ class HostLoop:
         if self.actor.recurrent:
             features["policy_state"] = state
         return features
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Numbers by name: what the loop itself knows of the episodes under way."""
+        parts = {"state": self._state, "batch_state": self.batch_state}
+        parts["following"] = self._following
+        state = {
+            f"{name}/{number}": np.asarray(leaf)
+            for name, part in parts.items()
+            for number, leaf in enumerate(tf.nest.flatten(part))
+            if leaf is not None
+        }
+        for name in _ARRAYS:
+            state[name] = np.array(getattr(self, name))
+        state["rewards"] = np.array(self._rewards, np.float64)
+        one = [self._total, self._largest, self._smallest]
+        state["one"] = np.array([*one, np.nan if self.loss is None else self.loss])
+        return state
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Takes over what `state` gave in another process."""
+        like = self.actor.initial_state()
+        self._state = _packed(like, state, "state")
+        self.batch_state = _packed(like, state, "batch_state")
+        if "following/0" in state:
+            given = (self.actor.observation_spec, self.actor.mask_spec, like)
+            self._following = _packed(given, state, "following")
+        for name in _ARRAYS:
+            setattr(self, name, state[name].copy())
+        self._rewards = state["rewards"].tolist()
+        self._total, self._largest, self._smallest, loss = state["one"].tolist()
+        self.loss = None if np.isnan(loss) else loss
 
     def under_way(self) -> EpisodeStatistics:
         """Statistics of the first environment's episode so far."""
@@ -280,6 +313,20 @@ class HostLoop:
             env_index=index,
             **known,
         )
+
+
+def _packed(like: Any, state: Mapping[str, np.ndarray], name: str) -> Any:
+    """The leaves `name/0`, `name/1`, … of a state, in the structure of `like`; () without any."""
+    leaves = iter(range(len(tf.nest.flatten(like))))
+    if not any(key.startswith(f"{name}/") for key in state):
+        return ()
+    return tf.nest.map_structure(
+        lambda leaf: _leaf(leaf, state.get(f"{name}/{next(leaves)}")), like
+    )
+
+
+def _leaf(like: Any, value: np.ndarray | None) -> Any:
+    return tf.constant(value) if tf.is_tensor(like) else value
 
 
 def play_episode(

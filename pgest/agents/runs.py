@@ -41,6 +41,7 @@ class Run(monitor.RunContext):
         self._hooks: list[monitor.BaseMonitor] = []
         self._begun: list[monitor.BaseMonitor] = []
         self._finished: list[episodes_lib.EpisodeStatistics] = []
+        self.is_telling = False  # hooks have their turn: everything stands where it can go on
         self._interrupt: int | None = None
         self._insisted = False
         self._handlers: dict[int, Any] = {}
@@ -52,6 +53,7 @@ class Run(monitor.RunContext):
         self.step, self.timestep, self.episode = counters.step, counters.timestep, counters.episode
 
     def __enter__(self) -> Run:
+        self._agent._run = self
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._handlers[number] = signal.signal(number, self._interrupted)
@@ -109,8 +111,10 @@ class Run(monitor.RunContext):
         self._finished.append(statistics)
         self.look()
         self.episodes = (statistics,)
+        self.is_telling = True
         for hook in self._hooks:
             hook.after_episode(self)
+        self.is_telling = False
         self.episodes = ()
 
     def before_update(self) -> None:
@@ -124,8 +128,10 @@ class Run(monitor.RunContext):
         self.look()
         self.metrics = metrics
         self.episodes, self._finished = tuple(self._finished), []
+        self.is_telling = True
         for hook in self._hooks:
             hook.after_run(self)
+        self.is_telling = False
         self.episodes = ()
 
     def __exit__(
@@ -152,6 +158,7 @@ class Run(monitor.RunContext):
             if isinstance(error, tf.errors.OpError):
                 self.drop_summary_writer()  # it may have been a summary of the model_fn
         finally:
+            self._agent._run = None
             for number, handler in self._handlers.items():
                 signal.signal(number, handler)
             self._agent.stop_reason = self._why(error or next(iter(failures), None))

@@ -45,6 +45,7 @@ class SavedState:
             warm_start_from = run_config.absolute(warm_start_from)
         self._warm_start_from = warm_start_from
         self._path: str | None = None
+        self._run_path: str | None = None
         self._values: dict[str, np.ndarray] = {}
         self._restored = False
 
@@ -70,8 +71,18 @@ class SavedState:
         self._values = {}
         self._model.store.saved_value = store.no_saved_value
 
-    def save(self, directory: str) -> str | None:
-        """Writes a checkpoint; returns its path, None where weights are not finite."""
+    def take_run(self) -> tuple[str | None, dict[str, np.ndarray]]:
+        """The checkpoint that the model starts from, and what its run needs; once."""
+        path, self._run_path = self._run_path, None
+        return path, {} if path is None else checkpoints.read_run(path)
+
+    def save(self, directory: str, run: Mapping[str, np.ndarray]) -> str | None:
+        """Writes a checkpoint; returns its path, None where weights are not finite.
+
+        Args:
+          directory: where.
+          run: numbers by name, which `take_run` gives back.
+        """
         broken = self._model.non_finite_variables()
         if broken:
             _LOGGER.warning(
@@ -86,6 +97,7 @@ class SavedState:
                 directory,
                 self._model.saved_variables(),
                 step=counters.step,
+                run=run,
                 keep_max=config.keep_checkpoint_max,
                 keep_every_n_hours=config.keep_checkpoint_every_n_hours,
             )
@@ -165,7 +177,7 @@ class SavedState:
             value = checkpoints.value_of(name, values)
             return None if value is None or value.shape != shape else value
 
-        self._path, self._values = path, values
+        self._path, self._run_path, self._values = path, path, values
         self._model.store.saved_value = fitting
         for name, variable in self._model.counters.variables.items():
             if name in values:

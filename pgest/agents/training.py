@@ -52,6 +52,11 @@ class HostTrainer:
         self._operation_types: set[str] | None = None
         self._background: background.BackgroundUpdates | None = None
         self._updating: runs.Run | None = None  # whose update is under way
+        self._arguments: tuple[Any, ...] = ()  # what it was given
+        self._overlaps = False
+        # Whether weights from before an update may have acted in the first batch.
+        self._holds_older = False
+        self.at_rest = True  # False where only the hooks' turn is a moment to go on from
 
     def uses(self, env: Any) -> bool:
         """Whether it steps this very object; an id or factory makes a new environment."""
@@ -65,8 +70,10 @@ class HostTrainer:
         """Acts until the memory has a batch or the run has to pause; ends the update under way."""
         if self.loop.broken:
             self.forget_episode()  # an environment that failed starts anew
+        self.at_rest = False
         self._collect(run)
         self._finish(run)
+        self.at_rest = True
 
     def _collect(self, run: runs.Run) -> None:
         counters = self._agent.counters
@@ -96,6 +103,7 @@ class HostTrainer:
 
     def update(self, run: runs.Run) -> None:
         """Takes the batch out of the memory and trains on it."""
+        self.at_rest = False
         batch = self._batch()
         is_first = self._operation_types is None
         if is_first:
@@ -108,27 +116,95 @@ class HostTrainer:
         counters.publish(run.progress, lambda v: updater.reads(v) or self.actor.program.reads(v))
         following = self.loop.following if self._following_spec else {}
         arguments = (batch, counters.step, run.steps_left, following)
-        if self._background is None or updater is not self._updater:
+        if updater is not self._updater or not self._overlaps:
             self._updated(run, updater(*arguments))
         else:
             may_be_last = run.may_end_within(updater.max_steps(batch))
-            self._background.start(*arguments)
-            self._updating = run
+            self._start(run, arguments)
             if may_be_last:
                 self._finish(run)
-        if is_first and self._agent.config.overlap_updates:
+        if self._agent.config.overlap_updates and self._background is None:
+            self._overlaps = True
             self._background = background.BackgroundUpdates(self._updater)
+        self.at_rest = True
+
+    def _start(self, run: runs.Run, arguments: tuple[Any, ...]) -> None:
+        """Starts an update in the background."""
+        if self._background is None:
+            self._background = background.BackgroundUpdates.started(self._updater, *arguments)
+        else:
+            self._background.start(*arguments)
+        counters = self._agent.counters
+        self._updating, self._arguments = run, (*arguments, counters.timestep, counters.episode)
 
     def _finish(self, run: runs.Run) -> None:
         """Ends the update under way; that of a run which has failed is dropped."""
         if self._background is not None and self._updating is run:
-            self._updating = None
+            self._updating, self._arguments = None, ()
             self._updated(run, self._background.finish())
 
     def _updated(self, run: runs.Run, updated: updating.Updated) -> None:
         self._agent.counters.step += updated.steps
         self.loop.loss = updated.metrics["loss"]
         run.after_update(updated.metrics)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Numbers by name, which bring a new trainer to where this one is."""
+        overlaps = self._agent.config.overlap_updates and self._operation_types is not None
+        state = {"overlaps": np.array(overlaps)}
+        parts: dict[str, Any] = {"memory": self.memory.state(), "loop": self.loop.state()}
+        parts["environments"] = self.view.state() or {}
+        if self._updating is not None:
+            batch, _, _, following, timestep, episode = self._arguments
+            leaves = enumerate(tf.nest.flatten((batch, following)))
+            parts["update"] = {str(at): np.asarray(leaf) for at, leaf in leaves}
+            state["counted"] = np.array([timestep, episode])
+        for part, values in parts.items():
+            state.update({f"{part}/{name}": value for name, value in values.items()})
+        return state
+
+    def restore(self, run: runs.Run, state: Mapping[str, np.ndarray]) -> str | None:
+        """Goes on where the trainer stood that gave `state`.
+
+        Returns:
+          None, or a clause that says why the episodes under way start anew.
+        """
+        counters = self._agent.counters
+        if "overlaps" not in state:
+            return "the checkpoint is of environments in the graph"
+        self._overlaps = bool(state["overlaps"]) and self._agent.config.overlap_updates
+        update = _part(state, "update")
+        if update and self._overlaps:
+            like = (self._signature, self._following_spec or {})
+            leaves = [update[str(at)] for at in range(len(update))]
+            batch, following = tf.nest.pack_sequence_as(like, leaves)
+            now = counters.timestep, counters.episode
+            counters.timestep, counters.episode = state["counted"].tolist()
+            counters.publish()  # the update that was under way saw these
+            self._start(run, (batch, counters.step, run.steps_left, following))
+            counters.timestep, counters.episode = now
+        try:
+            self.memory.restore(_part(state, "memory"), self._stored_spec())
+            self._holds_older = len(self.memory) > 0
+            why = self.view.restore(_part(state, "environments"))
+            if why is None:
+                self.loop.restore(_part(state, "loop"))
+                return None
+        except (KeyError, ValueError) as error:
+            self.memory.clear()
+            why = f"what the checkpoint holds of them does not fit ({error})"
+        self.forget_episode()
+        return why
+
+    def _stored_spec(self) -> dict[str, Any]:
+        """Specs of a timestep in the memory, `[T, B, ...]` by name."""
+        beside = (memory_lib.CUT, memory_lib.BOOTSTRAP_VALUE, memory_lib.ENV_INDEX, "policy_state")
+        return {name: spec for name, spec in self._signature.items() if name not in beside}
+
+    def describe_restored(self) -> str:
+        """One clause on what the trainer holds now."""
+        update = ", an update under way" if self._updating is not None else ""
+        return f"weights, {len(self.memory)} timesteps of the next batch{update} restored"
 
     def forget_episode(self) -> None:
         """Drops the episode under way: its environment does not go on where it stood."""
@@ -202,7 +278,7 @@ class HostTrainer:
         writer = self._agent.summary_writer or tf.summary.create_noop_writer()
         with writer.as_default(step=0), tf.summary.record_if(True):
             self._operation_types = probing.check_log_probabilities(
-                self._model, features, labels, piece
+                self._model, features, labels, piece, compare=not self._holds_older
             )
 
     def _check_memory(self) -> None:
@@ -220,3 +296,9 @@ class HostTrainer:
                 "(autoreset mode NEXT_STEP), so a RolloutMemory's columns are not in step. Use "
                 "pgest.make(..., num_envs=...), or a vector environment with SAME_STEP autoreset."
             )
+
+
+def _part(state: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
+    """What `state` holds under `name/`."""
+    start = f"{name}/"
+    return {key[len(start) :]: value for key, value in state.items() if key.startswith(start)}

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium
 import numpy as np
 from typing_extensions import override
 
-from pgest.environments import results, worker
+from pgest.environments import played, results, worker
 from pgest.environments.action_masks import stack_masks
 from pgest.environments.infos import numeric_items
 from pgest.environments.spaces import Misfit, Nest
-from pgest.environments.view import EnvironmentView, Transition, reason
+from pgest.environments.view import EnvironmentFailure, EnvironmentView, Transition, reason
 
 
 class InProcessEnvironments(EnvironmentView):
@@ -64,6 +64,7 @@ class InProcessEnvironments(EnvironmentView):
         self._observation: Nest | None = None
         self._ended: list[int] = []
         self._episodes = [0] * len(envs)
+        self._played = played.Played(len(envs))
         self._mask_methods: tuple[Callable[[], Any], ...] | None = None
         if all(env.has_wrapper_attr("action_masks") for env in envs):
             self._mask_methods = tuple(env.get_wrapper_attr("action_masks") for env in envs)
@@ -97,7 +98,7 @@ class InProcessEnvironments(EnvironmentView):
         if self._observation is None or self._ended:
             raise RuntimeError("step() before observe(): observe what to act on first.")
         num_envs = self.num_envs
-        action = self._actions.detach(action)
+        given, action = action, self._actions.detach(action)
         row, write = self._actions.row, self._observations.write
         next_observation = self._observations.empty()
         reward = np.empty(num_envs, np.float32)
@@ -123,14 +124,70 @@ class InProcessEnvironments(EnvironmentView):
         self._check_observation(next_observation, action)
         next_mask = self._masks_after_step(list(infos)) if self._masked else None
         self.timestep += num_envs
+        self._played.note(given, reward)
         self._observation = next_observation
         self._ended = list(infos)
         acted = self._all_acted
         return Transition(reward, terminated, truncated, next_observation, acted, infos, next_mask)
 
+    @override
+    def state(self) -> dict[str, np.ndarray] | None:
+        played_since = self._played.state(self._actions)
+        if self._observation is None or self.seed is None or played_since is None:
+            return None
+        ended = np.zeros(self.num_envs, np.bool_)
+        ended[self._ended] = True
+        return {
+            "episodes": np.array(self._episodes, np.int64),
+            "ended": ended,
+            "timestep": np.array(self.timestep, np.int64),
+            **played.leaves(self._observations, self._observation, "observation"),
+            **played_since,
+        }
+
+    @override
+    def restore(self, state: Mapping[str, np.ndarray]) -> str | None:
+        if not state:
+            return "an episode under way was too long to be played again, or had no seed"
+        if len(state["episodes"]) != self.num_envs:
+            return f"there are {self.num_envs} environments now, {len(state['episodes'])} then"
+        self._observation = None
+        again = played.Played(self.num_envs)
+        again.restore(self._actions, state)
+        self._episodes = (state["episodes"] - 1).tolist()
+        observation = self._observations.empty()
+        try:
+            for index in range(self.num_envs):
+                self._reset_one(observation, index)
+                if not self._play(observation, index, again.of(index)):
+                    return "played again, its rewards are others"
+        except (EnvironmentFailure, ValueError, RuntimeError) as error:
+            return f"it failed when it was played again ({error})"
+        if not played.same(self._observations, observation, state):
+            return "played again, it stands elsewhere"
+        self._played = again
+        self._began(observation)
+        self._ended = np.flatnonzero(state["ended"]).tolist()
+        self.timestep = int(state["timestep"])
+        return None
+
+    def _play(self, observation: Nest, index: int, steps: list[tuple[Nest, np.ndarray]]) -> bool:
+        """Plays one environment's actions again; whether each reward is what it was."""
+        step, row = self._steps[index], self._actions.row
+        for action, reward in steps:
+            given = row(self._actions.detach(action), index)
+            value, number, ended, cut, info = results.step_values(step(given))
+            if np.float32(number) != reward[index]:
+                return False
+            self._observations.write(observation, index, value)
+            if self._masked or "action_mask" in info:
+                self._follow_mask(index, info, bool(ended), bool(cut))
+        return True
+
     def _reset_one(self, observation: Nest, index: int) -> None:
         seed = worker.episode_seed(self.seed, index, self._episodes[index])
         self._episodes[index] += 1
+        self._played.begin(index)
         try:
             value, info = results.reset_values(self._envs[index].reset(seed=seed))
             self._observations.write(observation, index, value)
@@ -176,7 +233,7 @@ class InProcessEnvironments(EnvironmentView):
 
     def _began(self, observation: Nest) -> None:
         self._check_observation(observation)
-        if self._masked:
+        if self._masked and all(mask is not None for mask in self._mask_rows):
             self._set_mask(stack_masks(self._mask_rows))
         self._observation, self._ended = observation, []
 
@@ -209,7 +266,7 @@ class SingleEnvironment(InProcessEnvironments):
     def step(self, action: Nest) -> Transition:
         if self._observation is None or self._ended:
             raise RuntimeError("step() before observe(): observe what to act on first.")
-        action = self._actions.detach(action)
+        given, action = action, self._actions.detach(action)
         next_observation = self._observations.empty()
         self._observation = None
         try:
@@ -227,6 +284,7 @@ class SingleEnvironment(InProcessEnvironments):
         ended = terminated or truncated
         next_mask = self._masks_after_step([0] if ended else []) if self._masked else None
         self.timestep += 1
+        self._played.note(given, reward)
         self._observation = next_observation
         if not ended:
             none, acted = self._none, self._all_acted

@@ -28,10 +28,11 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import VectorEnv
 
+from pgest.environments.asynchronous import asynchronous
 from pgest.environments.env_pools import EnvPoolEnvironments, is_env_pool
 from pgest.environments.in_process import InProcessEnvironments, SingleEnvironment
 from pgest.environments.running_statistics import warn_of_statistics
-from pgest.environments.vector import VectorEnvironments, asynchronous
+from pgest.environments.vector import VectorEnvironments
 from pgest.environments.view import EnvironmentFailure, EnvironmentView, Transition, describe
 
 __all__ = ["EnvironmentFailure", "EnvironmentView", "Transition", "make", "view"]

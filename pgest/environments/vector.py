@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from typing_extensions import override
 
 from pgest.environments import infos as infos_lib
-from pgest.environments import processes, results, spaces, vector_failures, worker
+from pgest.environments import processes, results, vector_failures, worker
 from pgest.environments.action_masks import allow_everything, batch_masks, mask_method
 from pgest.environments.declarations import autoreset_mode, single_spaces
 from pgest.environments.spaces import Misfit, Nest
@@ -20,7 +19,6 @@ from pgest.environments.view import (
     EnvironmentView,
     Transition,
     all_finite,
-    describe,
     reason,
 )
 
@@ -51,7 +49,6 @@ class VectorEnvironments(EnvironmentView):
         given: What the user gave.
         seed: The run's seed.
         owned: Whether pgest made it.
-        reseeding: Whether its environments are `worker.WorkerEnvironment`s.
 
     Raises:
         ValueError: An autoreset mode that is missing or unknown, spaces that are missing or that
@@ -67,14 +64,12 @@ class VectorEnvironments(EnvironmentView):
         given: Any,
         seed: int | None,
         owned: bool,
-        reseeding: bool = False,
     ) -> None:
         super().__init__(given, single_spaces(env), num_envs=env.num_envs, seed=seed, owned=owned)
         self._vector = env
         self._may_wrap = isinstance(env.unwrapped, SyncVectorEnv) and self._observations.is_narrow
         self._mode = autoreset_mode(env)
         self.resets_take_steps = self._mode is AutoresetMode.NEXT_STEP
-        self._reseeding = reseeding
         self._takes_seeds = isinstance(env.unwrapped, (SyncVectorEnv, AsyncVectorEnv))
         self._is_envpool = hasattr(env.unwrapped, "all_env_ids")
         self._episodes = np.zeros(env.num_envs, np.int64)
@@ -88,10 +83,7 @@ class VectorEnvironments(EnvironmentView):
         self._observation = None
         self._episodes[:] = episode
         self._ended = np.zeros(self.num_envs, np.bool_)
-        options = None
-        if self._reseeding:
-            options = {worker.RESEED: (self.seed, int(episode))}
-        self._reset(options, np.ones(self.num_envs, np.bool_))
+        self._reset(None, np.ones(self.num_envs, np.bool_))
 
     @override
     def observe(self) -> Nest:
@@ -298,48 +290,6 @@ class VectorEnvironments(EnvironmentView):
         elif processes.is_pending(unwrapped):
             processes.end(unwrapped)
         self._vector.close()
-
-
-def asynchronous(
-    factory: Callable[[], Any], num_envs: int, *, given: Any, seed: int | None
-) -> VectorEnvironments:
-    """Environments in processes of their own: spawned, since a fork of TensorFlow's threads hangs.
-
-    They reset themselves within the step that ends an episode (SAME_STEP: no round trip between
-    processes is lost) and reseed themselves from (seed, index, episode) each time.
-
-    Args:
-        factory: Makes one environment; pickled with cloudpickle.
-        num_envs: How many.
-        given: What the user gave.
-        seed: The run's seed.
-
-    Raises:
-        EnvironmentFailure: The processes did not start.
-    """
-    import cloudpickle  # type: ignore[import-untyped]  # a dependency of gymnasium
-
-    makers = [
-        functools.partial(worker.make_worker_environment, factory, index)
-        for index in range(num_envs)
-    ]
-    by_value = (worker, results, spaces)  # what runs there imports nothing of pgest
-    for module in by_value:
-        cloudpickle.register_pickle_by_value(module)
-    try:
-        vector: VectorEnv = AsyncVectorEnv(
-            makers, context="spawn", autoreset_mode=AutoresetMode.SAME_STEP
-        )
-    except (EOFError, ConnectionError) as error:  # what a pipe raises when its process is gone
-        raise EnvironmentFailure(
-            f"The processes for {num_envs} environments ({describe(given)}) ended while starting; "
-            "they said why above. Spawned processes import the main script again: it must make "
-            'environments only under `if __name__ == "__main__":`.'
-        ) from error
-    finally:
-        for module in by_value:
-            cloudpickle.unregister_pickle_by_value(module)
-    return VectorEnvironments(vector, given=given, seed=seed, owned=True, reseeding=True)
 
 
 def row_of(values: Any, row: int | np.ndarray) -> Any:

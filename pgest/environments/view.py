@@ -180,6 +180,22 @@ class EnvironmentView(abc.ABC):
             EnvironmentFailure: As in ``observe()``.
         """
 
+    def state(self) -> dict[str, np.ndarray] | None:
+        """Numbers by name that bring the episodes under way back; None where nothing can."""
+        return None
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> str | None:
+        """Brings the episodes under way back, and compares where they stand now, bit for bit.
+
+        Args:
+            state: What `state()` gave, in another process perhaps.
+
+        Returns:
+            None, or one clause that says why they are not back; `reset()` has to follow then.
+        """
+        del state
+        return "it resets itself from a generator of its own"
+
     @abc.abstractmethod
     def _close_environments(self) -> None:
         """Closes every environment."""

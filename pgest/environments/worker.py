@@ -22,7 +22,10 @@ from pgest.environments.spaces import Misfit, batched
 
 BLOCK = 64  # how many seeds are made at once
 _blocks: dict[tuple[int, int, int], list[int]] = {}  # by (seed, index, episode // BLOCK)
-RESEED = "pgest_reseed"  # the key of (seed, episode) in the options of a full reset
+RESEED = "pgest_reseed"  # the key of (seed, episodes) in the options of a full reset
+# The keys of (actions, rewards) of each environment in the same options, and in an info of whether
+# they gave the same rewards again.
+PLAY_AGAIN = "pgest_play_again"
 
 
 def episode_seed(seed: int | None, index: int, episode: int) -> int | None:
@@ -83,14 +86,29 @@ class WorkerEnvironment(gymnasium.Wrapper):
         options = dict(options or {})
         self._episode += 1
         if RESEED in options:
-            self._seed, self._episode = options.pop(RESEED)
+            self._seed, episodes = options.pop(RESEED)
+            self._episode = episodes[self._index]
+        played = options.pop(PLAY_AGAIN, None)
         seed = episode_seed(self._seed, self._index, self._episode)
         try:
             observation, info = reset_values(self.env.reset(seed=seed, options=options or None))
+            if played is not None:
+                observation, info = self._play(observation, info, *played[self._index])
             self._observations.check(observation)
             return observation, self._with_mask(info)
         except Exception as error:
             raise self._portable(error, "reset") from error
+
+    def _play(
+        self, observation: Any, info: dict[str, Any], actions: list[Any], rewards: list[Any]
+    ) -> tuple[Any, dict[str, Any]]:
+        """Plays actions again; says in the info whether each reward is what it was."""
+        same = True
+        for action, reward in zip(actions, rewards, strict=True):
+            observation, number, terminated, truncated, info = step_values(self.env.step(action))
+            # An episode under way did not end then.
+            same = same and np.float32(number) == reward and not (terminated or truncated)
+        return observation, {**info, PLAY_AGAIN: bool(same)}
 
     def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Steps; the last observation of an episode is a copy that the reset cannot overwrite."""

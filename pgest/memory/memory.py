@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -10,9 +9,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pgest.memory import timestep_columns
+from pgest.memory import sizes, timestep_columns
 
 TimestepColumns = timestep_columns.TimestepColumns
+check_size = sizes.check_size
 CUT, BOOTSTRAP_VALUE = timestep_columns.CUT, timestep_columns.BOOTSTRAP_VALUE
 ENV_INDEX = timestep_columns.ENV_INDEX
 _FIRST_CAPACITY = 256
@@ -222,6 +222,32 @@ class BatchMemory:
         self._positions = self._ended.copy()
         self._count()
 
+    def state(self) -> dict[str, np.ndarray]:
+        """Numbers by name: every timestep held, and where episodes ended."""
+        if self._columns is None:
+            return {}
+        counts = {"positions": self._positions.copy(), "ended": self._ended.copy()}
+        number = np.array(self._num_ended)
+        return {**self._columns.state(self._longest), **counts, "num_ended": number}
+
+    def restore(self, state: Mapping[str, np.ndarray], specs: Mapping[str, Any]) -> None:
+        """Takes over what `state` gave in another process.
+
+        Args:
+          state: numbers by name.
+          specs: nests of specs `[T, B, ...]` by name, of what a timestep holds now.
+
+        Raises:
+          ValueError: a timestep held something else then.
+        """
+        if not state:
+            return
+        self._columns = timestep_columns.restored(state, specs, self._first_capacity)
+        self._every = np.arange(self._columns.num_envs)
+        self._positions, self._ended = state["positions"].copy(), state["ended"].copy()
+        self._num_ended = int(state["num_ended"])
+        self._count()
+
     @property
     def _stored(self) -> TimestepColumns:
         if self._columns is None:
@@ -369,14 +395,3 @@ class RolloutMemory(BatchMemory):
 
     def __repr__(self) -> str:
         return f"RolloutMemory(horizon={self.horizon})"
-
-
-def check_size(name: str, value: Any) -> int | None:
-    """Returns a positive integer or None; raises what `BatchMemory` says otherwise."""
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name} is {value!r}; expected a positive integer.")
-    if value <= 0:
-        raise ValueError(f"{name} is {value}; expected a positive integer.")
-    return int(value)

@@ -130,6 +130,13 @@ class TimestepColumns:
                     f"{key} is another nest than in the first timestep: {error}"
                 ) from error
 
+    def state(self, count: int) -> dict[str, np.ndarray]:
+        """Numbers by name: the first `count` rows; the names, one to a line, as bytes."""
+        leaves = {f"leaves/{at}": leaf[:count] for at, leaf in enumerate(self.leaves)}
+        names = np.frombuffer("\n".join(self.keys).encode(), np.uint8)
+        marks = {"cut": self.cut[:count], "bootstrap": self.bootstrap[:count]}
+        return {**leaves, **marks, "names": names}
+
     def grow(self) -> None:
         """Doubles the capacity."""
 
@@ -254,6 +261,40 @@ class TimestepColumns:
             f"fixed {dtype} of shape {shape}. Give it that dtype and shape from the first "
             "timestep on, or make a new memory."
         )
+
+
+def restored(
+    state: Mapping[str, np.ndarray], specs: Mapping[str, Any], capacity: int
+) -> TimestepColumns:
+    """Columns with the rows of a `TimestepColumns.state`.
+
+    Args:
+      state: numbers by name.
+      specs: nests of specs `[T, B, ...]` by name, of what a timestep holds now.
+      capacity: rows that there is room for at least.
+
+    Raises:
+      ValueError: a timestep held something else then.
+    """
+    names = state["names"].tobytes().decode().split("\n")
+    if set(names) != set(specs):
+        raise ValueError(
+            f"a timestep held {', '.join(sorted(names))}, now it holds {', '.join(sorted(specs))}"
+        )
+    structure = [specs[name] for name in names]
+    wanted = tf.nest.flatten(structure)
+    saved = [state[name] for name in (f"leaves/{at}" for at in range(len(wanted))) if name in state]
+    shapes = [tuple(leaf.shape[2:]) for leaf in wanted]
+    if [leaf.shape[2:] for leaf in saved] != shapes or f"leaves/{len(wanted)}" in state:
+        raise ValueError(f"the arrays of a timestep had other shapes than now, {shapes}")
+    count, num_envs = state["cut"].shape
+    rows = [np.zeros((num_envs, *leaf.shape[2:]), leaf.dtype) for leaf in saved]
+    first = dict(zip(names, tf.nest.pack_sequence_as(structure, rows), strict=True))
+    columns = TimestepColumns(first, max(capacity, count + 1))
+    for leaf, given in zip(columns.leaves, saved, strict=True):
+        leaf[:count] = given
+    columns.cut[:count], columns.bootstrap[:count] = state["cut"], state["bootstrap"]
+    return columns
 
 
 def _first_rows(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

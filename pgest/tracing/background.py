@@ -48,6 +48,23 @@ class BackgroundUpdates:
         self._take.run_flat([])
         self._under_way = self._executor.submit(self._updater, *arguments)
 
+    @classmethod
+    def started(cls, updater: updating.Updater, *arguments: Any) -> BackgroundUpdates:
+        """With an update under way, by an updater that has not run yet.
+
+        It runs at once, since it is traced and compiled meanwhile; what it does to the model's
+        variables is seen after `finish`.
+        """
+        variables = tuple(updater.variables)
+        before = [tf.identity(variable.read_value()) for variable in variables]
+        updated = updater(*arguments)
+        updates = cls(updater)
+        for variable, value in zip(variables, before, strict=True):
+            variable.assign(value)
+        updates._under_way = futures.Future()
+        updates._under_way.set_result(updated)
+        return updates
+
     def finish(self) -> updating.Updated:
         """Waits for the update, and gives the model's variables their new values.
 

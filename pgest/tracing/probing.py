@@ -77,6 +77,8 @@ def check_log_probabilities(
     features: dict[str, Any],
     labels: dict[str, Any],
     piece: int | None = None,
+    *,
+    compare: bool = True,
 ) -> set[str]:
     """Raises unless TRAIN's distribution is the one that acted.
 
@@ -89,6 +91,8 @@ def check_log_probabilities(
       labels: of the first batch; `log_prob` among them.
       piece: rows to look at in one go, all of them in the end. An update by minibatches has the
         memory for one; None takes all at once.
+      compare: False where weights from before an update may have acted in the batch: then only
+        which weights are used is looked at.
 
     Returns:
       The types of all operations of the TRAIN trace.
@@ -110,6 +114,8 @@ def check_log_probabilities(
         log_prob = tf.convert_to_tensor(distribution.log_prob(pruned.inputs[1]["action"]))
     needs = dependencies.Dependencies(log_prob)
     _check_weights(model, needs)
+    if not compare:
+        return types
     program = pruned.program(log_prob)
     scale = _scale(np.asarray(labels["log_prob"]))
     differences = []

@@ -20,6 +20,7 @@ ENVIRONMENT = "environment/"
 _PREFIX = "model.ckpt"
 _REMAINDER = "_remainder"  # of `normalization.RunningMoments`
 _KEY_START = "variables/"
+_RUN_START = "run/"
 _KEY_END = "/.ATTRIBUTES/VARIABLE_VALUE"
 _NAME = re.compile(rf"{re.escape(_PREFIX)}-(\d+)(?:-(\d+))?")
 # What a process that was killed left behind: half a checkpoint, or half of another file.
@@ -35,6 +36,7 @@ def save(
     variables: Mapping[str, tf.Variable],
     *,
     step: int,
+    run: Mapping[str, np.ndarray] | None = None,
     keep_max: int | None = 5,
     keep_every_n_hours: float = 10000.0,
 ) -> str:
@@ -48,6 +50,7 @@ def save(
       directory: where; made if it does not exist.
       variables: by name.
       step: the `global_step` that names the checkpoint.
+      run: numbers by name that are no variables of the model; see `read_run`.
       keep_max: how many to keep; None or 0 keeps all.
       keep_every_n_hours: of those swept, one in so many hours stays.
 
@@ -66,7 +69,7 @@ def save(
     temporary = os.path.join(directory, f".writing-{os.getpid()}-{os.path.basename(path)}")
     try:
         # Through a dict, so that slashes in names survive.
-        tf.train.Checkpoint(variables=dict(variables)).write(temporary)
+        tf.train.Checkpoint(variables=dict(variables), **_held(run)).write(temporary)
         files = sorted(_files(temporary))  # ".data-…" before ".index"
         whole_files.rename([(file, path + file[len(temporary) :]) for file in files])
     except (tf.errors.OpError, OSError) as error:
@@ -151,6 +154,16 @@ def read(path: str) -> dict[str, np.ndarray]:
         _name(key): value
         for key, value in entries.items()
         if key.startswith(_KEY_START) and key.endswith(_KEY_END)
+    }
+
+
+def read_run(path: str) -> dict[str, np.ndarray]:
+    """What was given as `run` to `save`; empty where nothing was."""
+    reader = tf.train.load_checkpoint(path)
+    return {
+        _name(key, _RUN_START): reader.get_tensor(key)
+        for key in reader.get_variable_to_shape_map()
+        if key.startswith(_RUN_START) and key.endswith(_KEY_END)
     }
 
 
@@ -343,6 +356,14 @@ def _files(path: str) -> Iterable[str]:
     ]
 
 
-def _name(key: str) -> str:
-    escaped = key[len(_KEY_START) : -len(_KEY_END)]
+def _held(run: Mapping[str, np.ndarray] | None) -> dict[str, Any]:
+    """What a checkpoint is made of, for numbers that no variable holds."""
+    if not run:
+        return {}
+    with tf.device("CPU"):
+        return {"run": {name: tf.Variable(value, name="run") for name, value in run.items()}}
+
+
+def _name(key: str, start: str = _KEY_START) -> str:
+    escaped = key[len(start) : -len(_KEY_END)]
     return escaped.replace(".S", "/").replace("..", ".")

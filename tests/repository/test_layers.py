@@ -25,7 +25,7 @@ FLOORS = (
     ("commands", "__main__"),
 )
 # Sends an environment's factory to a process that it starts; reads no file with it.
-MAY_PICKLE = {"environments.vector"}
+MAY_PICKLE = {"environments.asynchronous"}
 # The public API; it only gathers names.
 ROOT = "__init__"
 

@@ -1,0 +1,44 @@
+"""Runs that are copied whenever they have written a checkpoint, as a kill would leave them."""
+
+import shutil
+
+import numpy as np
+
+import pgest
+from tests import model_fns
+
+
+class Snapshots(pgest.CheckpointSaverListener):
+    """Copies the model_dir after each checkpoint."""
+
+    def __init__(self, directory):
+        self._directory = directory
+        self.paths = []
+
+    def after_save(self, context, path):
+        copy = self._directory / f"snapshot-{len(self.paths)}"
+        shutil.copytree(context.model_dir, copy)
+        self.paths.append(copy)
+
+
+def run_with_snapshots(new_agent, environment, directory, every, hooks=lambda: [], **limits):
+    """A run that is never stopped, and copies of it on its way."""
+    snapshots = Snapshots(directory)
+    saver = pgest.CheckpointSaverHook(every, listeners=[snapshots])
+    agent = new_agent(directory / "whole")
+    agent.train(environment(), hooks=[saver, *hooks()], **limits)
+    return agent, snapshots.paths
+
+
+def assert_same(first, second):
+    """Weights, counters and all other variables, bit for bit."""
+    wanted, found = model_fns.weights(first), model_fns.weights(second)
+    assert wanted.keys() == found.keys()
+    for name, value in wanted.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def middle(paths, count=2):
+    """`count` of the snapshots, from the middle of the run."""
+    assert len(paths) >= count + 1, "the run wrote too few checkpoints to test with"
+    return [paths[(at + 1) * (len(paths) - 1) // (count + 1)] for at in range(count)]
