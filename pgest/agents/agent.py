@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pgest.agents import evaluator, exports, loops, runs, saved_state, trainers
+from pgest.agents import evaluator, exports, loops, resuming, runs, trainers
 from pgest.agents import trainer as trainer_lib
-from pgest.agents.resuming import go_on, state_of
+from pgest.agents.event_files import EventWriters
+from pgest.agents.saved_state import SavedState
 from pgest.contract import episodes as episodes_lib
 from pgest.contract import foreign_names, run_config, update_config
 from pgest.contract import model_fn as model_fn_lib
@@ -88,11 +89,12 @@ class PGAgent:
         self.model = model_lib.Model(
             model_fn_lib.ModelFn(model_fn, params), self.params, self.config, seed
         )
-        self._saved = saved_state.SavedState(self.model, self.model_dir, warm_start_from)
+        self._saved = SavedState(self.model, self.model_dir, warm_start_from)
         self._trainer: trainer_lib.Trainer | None = None
         self._run: runs.Run | None = None
         self._evaluator = evaluator.Evaluator(self.model)
         self._policies: exports.AgentPolicies | None = None
+        self.events = EventWriters(self.model_dir)
         self.stop_reason: str | None = None
 
     def __repr__(self) -> str:
@@ -165,8 +167,7 @@ class PGAgent:
                 return self
             trainer = self._trainer_for(env)
             self.counters.publish(run.progress)
-            run.begin(trainer.all_hooks(hooks))
-            go_on(trainer, run, *self._saved.take_run())
+            resuming.begin(trainer, run, trainer.all_hooks(hooks), *self._saved.take_run())
             while not run.is_over():
                 trainer.collect(run)
                 if trainer.ready(run):
@@ -246,7 +247,7 @@ class PGAgent:
                 results[counter] = float(getattr(self.counters, counter[len("global_") :]))
         if self._trainer is not None and self._trainer.uses(env):
             self._trainer.forget_episode()  # its environment was taken away from it
-        evaluator.write_summaries(self.model_dir, name, results)
+        evaluator.write_summaries(self.events, name, results, of_run=self._run is not None)
         return results
 
     def predict(
@@ -346,9 +347,7 @@ class PGAgent:
         Raises:
           ModelDirInUseError: another run trains in `model_dir`.
         """
-        if self.model_dir is None:
-            return None
-        return self._saved.save(self.model_dir, state_of(self._trainer, self._run))
+        return self._saved.save(lambda: resuming.state_of(self._trainer, self._run))
 
     def latest_checkpoint(self) -> str | None:
         """Path of the newest checkpoint in `model_dir`; None where there is none."""
@@ -376,12 +375,10 @@ class PGAgent:
         given = {name: value for name, value in update.items() if value is not None}
         return {**self.model.model_fn.hyperparameters, **self.params, **given}
 
-    @functools.cached_property
+    @property
     def summary_writer(self) -> tf.summary.SummaryWriter | None:
         """The TensorBoard writer of `model_dir`, opened at first use; None without one."""
-        if self.model_dir is None:
-            return None
-        return tf.summary.create_file_writer(self.model_dir, flush_millis=10_000)
+        return self.events.writer()
 
     def _trainer_for(self, env: Any) -> trainer_lib.Trainer:
         """The trainer under way if it steps this very environment, else one for it."""

@@ -224,14 +224,15 @@ def _play(
     """Plays the episodes that the memory wants."""
     finished: list[episodes.EpisodeStatistics] = []
 
-    def ended(statistics: episodes.EpisodeStatistics) -> None:
-        if memory.left[statistics.env_index] > 0:
-            memory.left[statistics.env_index] -= 1
-            finished.append(statistics)
-            context.episodes = (statistics,)
-            for hook in hooks:
-                hook.after_episode(context)
-            context.episodes = ()
+    def ended(together: list[episodes.EpisodeStatistics]) -> None:
+        for statistics in together:
+            if memory.left[statistics.env_index] > 0:
+                memory.left[statistics.env_index] -= 1
+                finished.append(statistics)
+                context.episodes = (statistics,)
+                for hook in hooks:
+                    hook.after_episode(context)
+                context.episodes = ()
 
     loop.collect(lambda: not memory.left.any(), ended)
     return finished
@@ -258,21 +259,32 @@ def statistics(finished: list[episodes.EpisodeStatistics]) -> dict[str, float]:
     return results
 
 
-def write_summaries(model_dir: str | None, name: str | None, results: Mapping[str, float]) -> None:
-    """Writes an evaluation to TensorBoard, at its `global_timestep`, beside the training run."""
-    if model_dir is None:
-        return
-    folder = os.path.join(model_dir, "eval" if name is None else f"eval_{name}")
+def write_summaries(
+    events: event_files.EventWriters, name: str | None, results: Mapping[str, float], *, of_run: bool
+) -> None:
+    """Writes an evaluation to TensorBoard, at its `global_timestep`, beside the training run.
+
+    Args:
+      events: the agent's.
+      name: of the evaluation.
+      results: what `PGAgent.evaluate` returns.
+      of_run: whether a run under way has asked for it.
+    """
+    folder = "eval" if name is None else f"eval_{name}"
     step = int(results[counters_lib.GLOBAL_TIMESTEP])
     try:
-        writer = tf.summary.create_file_writer(folder)
+        writer = events.writer(folder, of_run=of_run)
+        if writer is None:
+            return
         with writer.as_default(step=step), tf.summary.record_if(True):
             for tag, value in summaries.evaluation_scalars(results).items():
                 tf.summary.scalar(tag, value)
-        writer.close()
+        writer.flush()
     except (tf.errors.OpError, OSError) as error:  # what was played is worth more than its curve
+        events.drop(folder)
+        path = os.path.join(str(events.model_dir), folder)
         warnings.warn(
-            f"TensorBoard's points of this evaluation could not be written to {folder!r}: "
+            f"TensorBoard's points of this evaluation could not be written to {path!r}: "
             f"{whole_files.reason(error)} The result is complete.",
             stacklevel=3,
         )

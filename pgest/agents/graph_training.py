@@ -74,11 +74,8 @@ class GraphTrainer:
         limits = run.limits
         self._agent.counters.publish()
         done = self._program(limits.max_steps, limits.max_timesteps, limits.max_episodes)
-        for statistics in _episodes(done, run.metrics.get("loss")):
-            run.episode_ended(statistics)
-        if done.metrics:
-            run.after_update(done.metrics)
-        elif not run.metrics:
+        run.happened(_episodes(done, run.metrics.get("loss")), done.metrics or None)
+        if not done.metrics and not run.metrics:
             horizon, num_envs = self._agent.memory.horizon, self.view.num_envs
             warnings.warn(
                 f"This run ends at timestep {self._agent.global_timestep} without an update, and "

@@ -181,13 +181,13 @@ class HostLoop:
     def collect(
         self,
         must_pause: Callable[[], bool],
-        episode_ended: Callable[[EpisodeStatistics], None],
+        episodes_ended: Callable[[list[EpisodeStatistics]], None],
     ) -> None:
         """Steps until `must_pause()` says so.
 
         Args:
           must_pause: asked before each timestep.
-          episode_ended: called once for each episode that ends.
+          episodes_ended: called with those that end in one timestep.
         """
         counters = self.counters
         try:
@@ -197,8 +197,7 @@ class HostLoop:
                 if np.count_nonzero(self.done):
                     finished = self.ended(transition)
                     counters.episode += len(finished)
-                    for statistics in finished:
-                        episode_ended(statistics)
+                    episodes_ended(finished)
         finally:
             self.view.settle()  # somebody else may step them before the loop goes on
 

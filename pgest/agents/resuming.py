@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from pgest.agents import event_files
 from pgest.environments import view as environment_view
 
 _LOGGER = logging.getLogger(__name__)
+_HOOKS, _EVENT_FILES = "hooks", "event_files"
+_OF_TRAINERS = {"overlaps", "environments_are_variables"}  # what each kind always has
 
 
 def state_of(trainer: Any, run: Any) -> dict[str, np.ndarray]:
@@ -22,34 +26,57 @@ def state_of(trainer: Any, run: Any) -> dict[str, np.ndarray]:
       trainer: the agent's, or None.
       run: the run under way, or None.
     """
-    if trainer is None or not (trainer.at_rest or (run is not None and run.is_telling)):
-        return {}
-    state = trainer.state()
+    state: dict[str, np.ndarray] = {}
+    if trainer is not None and (trainer.at_rest or (run is not None and run.turns.are_under_way)):
+        state |= trainer.state()
     if run is not None:  # its updates and its acting saw this, until the next update
         state["limits"] = _limits(run)
         state["progress"] = run.agent.counters.progress.numpy()
+        state |= run.memory()
     return state
 
 
-def go_on(trainer: Any, run: Any, path: str | None, state: Mapping[str, np.ndarray]) -> None:
-    """Brings a new trainer to where the one stood that wrote a checkpoint; says what it did.
+def memory_of(run: Any) -> dict[str, np.ndarray]:
+    """What hooks remember, and how long the event files are."""
+    texts = {_HOOKS: run.turns.state(), _EVENT_FILES: json.dumps(run.agent.events.sizes())}
+    return {name: np.frombuffer(text.encode(), np.uint8) for name, text in texts.items()}
+
+
+def begin(
+    trainer: Any, run: Any, hooks: Sequence[Any], path: str | None, state: Mapping[str, Any]
+) -> None:
+    """Begins a run's hooks, and brings a new trainer to where the one stood that was killed.
 
     Args:
       trainer: of the same kind of environments.
       run: that begins.
-      path: of the checkpoint; None: there is none.
-      state: what `state_of` gave; empty where it gave nothing.
+      hooks: in the order to call them.
+      path: of the checkpoint that nobody has gone on from yet; None: there is none.
+      state: what `state_of` gave.
     """
-    if path is None:
-        return
+    memory = state[_HOOKS].tobytes().decode() if _HOOKS in state else None
+    if memory is not None:
+        event_files.cut_back(run.model_dir, json.loads(state[_EVENT_FILES].tobytes()))
+        run.turns.restore_evaluations(memory)
+    run.turns.begin(hooks)
+    if path is not None:
+        _restore(trainer, run, path, state)
+    if memory is not None:
+        run.turns.restore(memory)
+        run.holds(path)
+        run.turns.go_on()
+
+
+def _restore(trainer: Any, run: Any, path: str, state: Mapping[str, Any]) -> None:
+    """Brings the trainer to where it stood; says what it did."""
     counts = f"{path} at step {run.step}, timestep {run.timestep}, episode {run.episode}"
-    if not state:
-        _LOGGER.info("Going on from %s; it holds no episodes under way, new ones begin.", counts)
-        return
-    start = time.perf_counter()
     # With other limits the run is another one, which is as far as `train` has published.
     if "limits" in state and np.array_equal(state["limits"], _limits(run)):
         run.agent.counters.progress.assign(state["progress"])
+    if not _OF_TRAINERS & state.keys():
+        _LOGGER.info("Going on from %s; it holds no episodes under way, new ones begin.", counts)
+        return
+    start = time.perf_counter()
     why = trainer.restore(run, state)
     seconds = time.perf_counter() - start
     if why is not None:
@@ -57,7 +84,7 @@ def go_on(trainer: Any, run: Any, path: str | None, state: Mapping[str, np.ndarr
             f"The run goes on from {counts}, but the episodes under way start anew: of "
             f"{environment_view.describe(trainer.view.env)}, {why}. So it will not end as a run "
             "that was never stopped.",
-            stacklevel=4,
+            stacklevel=5,
         )
     lengths = state.get("environments/lengths", np.zeros([0])) if why is None else np.zeros([0])
     _LOGGER.info(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from pgest.agents import resuming, turns
 from pgest.contract import episodes as episodes_lib
 from pgest.hooks import monitor
 
@@ -38,10 +39,8 @@ class Run(monitor.RunContext):
             hyperparameters=agent.hyperparameters,
         )
         self._agent = agent
-        self._hooks: list[monitor.BaseMonitor] = []
-        self._begun: list[monitor.BaseMonitor] = []
-        self._finished: list[episodes_lib.EpisodeStatistics] = []
-        self.is_telling = False  # hooks have their turn: everything stands where it can go on
+        self.turns = turns.Turns(self)
+        self._left: dict[str, np.ndarray] | None = None  # when hooks were about to end
         self._interrupt: int | None = None
         self._insisted = False
         self._handlers: dict[int, Any] = {}
@@ -59,12 +58,11 @@ class Run(monitor.RunContext):
                 self._handlers[number] = signal.signal(number, self._interrupted)
         return self
 
-    def begin(self, hooks: Sequence[monitor.BaseMonitor]) -> None:
-        """Begins every hook, in order."""
-        self._hooks = list(hooks)
-        for hook in self._hooks:
-            self._begun.append(hook)
-            hook.begin(self)
+    def memory(self) -> dict[str, np.ndarray]:
+        """What another process needs to go on with this run, beside what the trainer knows."""
+        if self._left is not None:
+            return self._left
+        return resuming.memory_of(self)
 
     def is_over(self) -> bool:
         """Whether the run ends: a hook or a signal asked, or a limit is reached."""
@@ -106,33 +104,20 @@ class Run(monitor.RunContext):
         parts = [count / limit for count, limit in pairs if limit is not None]
         return min(max(parts, default=0.0), 1.0)
 
-    def episode_ended(self, statistics: episodes_lib.EpisodeStatistics) -> None:
-        """Tells the hooks of one finished episode."""
-        self._finished.append(statistics)
+    def happened(
+        self,
+        finished: Sequence[episodes_lib.EpisodeStatistics] = (),
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
+        """Tells the hooks of episodes that ended together, and of an update after them."""
         self.look()
-        self.episodes = (statistics,)
-        self.is_telling = True
-        for hook in self._hooks:
-            hook.after_episode(self)
-        self.is_telling = False
-        self.episodes = ()
+        self.turns.tell(finished, metrics)
 
     def before_update(self) -> None:
         """Tells the hooks that an update comes."""
         self.look()
-        for hook in self._hooks:
+        for hook in self.turns.begun():
             hook.before_run(self)
-
-    def after_update(self, metrics: dict[str, float]) -> None:
-        """Tells the hooks what the update gave."""
-        self.look()
-        self.metrics = metrics
-        self.episodes, self._finished = tuple(self._finished), []
-        self.is_telling = True
-        for hook in self._hooks:
-            hook.after_run(self)
-        self.is_telling = False
-        self.episodes = ()
 
     def __exit__(
         self,
@@ -149,7 +134,10 @@ class Run(monitor.RunContext):
         self.look()
         failures: list[BaseException] = []
         try:
-            for action in (*(hook.end for hook in self._begun), _save, Run.close):
+            # A regular end is one, and what hooks do in it is no part of a run that goes on.
+            is_over = error is None and self._interrupt is None
+            self._left = {} if is_over else self.memory()
+            for action in (*(hook.end for hook in self.turns.begun()), _save, Run.close):
                 try:
                     action(self)
                 # Every hook is ended, whatever another one or an impatient Ctrl-C does.
@@ -231,7 +219,12 @@ class Run(monitor.RunContext):
     def drop_summary_writer(self) -> None:
         """Lets the next point open a new file, whichever run writes it."""
         super().drop_summary_writer()
-        vars(self._agent).pop("summary_writer", None)  # a cached property: the next is another
+        self._agent.events.drop()
+
+    def holds(self, path: str | None) -> None:
+        """Says that the checkpoint `path` is of this very moment."""
+        self.last_checkpoint = path
+        self._saved_at = (self.step, self.timestep, self.episode)
 
     def close(self) -> None:
         """Flushes the writer, which stays open."""
@@ -239,7 +232,7 @@ class Run(monitor.RunContext):
 
 
 def _save(run: Run) -> None:
-    if run._begun:
+    if run.turns.begun():
         run.save_checkpoint()
 
 

@@ -79,7 +79,7 @@ class HostTrainer:
         counters = self._agent.counters
         pause = lambda: self.memory.can_sample() or run.must_pause()  # noqa: E731
         if self.view.is_vector:
-            self.loop.collect(pause, run.episode_ended)
+            self.loop.collect(pause, run.happened)
             return
         while not pause():
             statistics = self._agent.run_episode(
@@ -94,7 +94,7 @@ class HostTrainer:
                 self.actor.outputs,
             )
             if statistics.complete:
-                run.episode_ended(statistics)
+                run.happened([statistics])
 
     def ready(self, run: runs.Run) -> bool:
         """Whether an update comes next: a batch is there and nobody asked to stop."""
@@ -146,7 +146,7 @@ class HostTrainer:
     def _updated(self, run: runs.Run, updated: updating.Updated) -> None:
         self._agent.counters.step += updated.steps
         self.loop.loss = updated.metrics["loss"]
-        run.after_update(updated.metrics)
+        run.happened(metrics=updated.metrics)
 
     def state(self) -> dict[str, np.ndarray]:
         """Numbers by name, which bring a new trainer to where this one is."""

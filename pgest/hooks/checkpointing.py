@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pgest.hooks import intervals, monitor
 
@@ -68,6 +69,14 @@ class CheckpointSaverHook(monitor.BaseMonitor):
         self._saved_at: tuple[int, int, int] | None = None
         for listener in self._listeners:
             listener.begin(context)
+
+    def state(self) -> dict[str, Any]:
+        """When the next one is due."""
+        return {"timer": self._timer.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on with the clock."""
+        self._timer.restore(state["timer"])
 
     def after_run(self, context: monitor.RunContext) -> None:
         """Saves where it is time."""

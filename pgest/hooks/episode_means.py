@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+from collections.abc import Mapping, Sequence
 
 from pgest.contract import episodes
 
@@ -43,6 +44,15 @@ class EpisodeMeans:
         self._sums.clear()
         self._counts.clear()
         return means
+
+    def state(self) -> dict[str, list[float]]:
+        """Sum and count by tag."""
+        return {tag: [total, self._counts[tag]] for tag, total in self._sums.items()}
+
+    def restore(self, state: Mapping[str, Sequence[float]]) -> None:
+        """Goes on with what `state` gave."""
+        for tag, (total, count) in state.items():
+            self._sums[tag], self._counts[tag] = total, int(count)
 
     def _add(self, tag: str, value: float) -> None:
         self._sums[tag] += float(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import posixpath
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
@@ -78,13 +79,28 @@ class EvaluationHook(monitor.BaseMonitor):
             )
         self._timer = self._every.timer(context)
         self._evaluated_at = context.step
+        self._to_keep: dict[str, Any] | None = None
         self._best = None
         if self._keep_best and context.model_dir is not None:
             directory = posixpath.join(context.model_dir, "best", *filter(None, [self._name]))
             self._best = best_checkpoint.BestCheckpoint(directory)
 
+    def state(self) -> dict[str, Any]:
+        """When the next evaluation is due, and one whose checkpoint is not in `best/` yet."""
+        return {
+            "timer": self._timer.state(),
+            "evaluated_at": self._evaluated_at,
+            "to_keep": self._to_keep,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on with the clock."""
+        self._timer.restore(state["timer"])
+        self._evaluated_at, self._to_keep = state["evaluated_at"], state["to_keep"]
+
     def after_run(self, context: monitor.RunContext) -> None:
         """Evaluates where it is time."""
+        self._keep(context, context.last_checkpoint)  # killed before it was
         if self._timer.due(context):
             self._evaluate(context)
 
@@ -94,6 +110,7 @@ class EvaluationHook(monitor.BaseMonitor):
 
     def end(self, context: monitor.RunContext) -> None:
         """Evaluates the final weights."""
+        self._keep(context, context.last_checkpoint)
         if self._at_end and context.error is None and self._evaluated_at != context.step:
             self._evaluate(context)
 
@@ -105,16 +122,25 @@ class EvaluationHook(monitor.BaseMonitor):
         mean_return = context.evaluations[-1].mean_return
         if self._best is None or not mean_return > self._best.mean_return:
             return
-        path = context.save_checkpoint()
-        if path is None:
+        results = {name: float(value) for name, value in context.evaluations[-1].results.items()}
+        self._to_keep = {
+            "mean_return": mean_return,
+            "step": context.step,
+            "timestep": context.timestep,
+            "episode": context.episode,
+            "episodes": self._episodes,
+            "results": results,
+        }
+        self._keep(context, context.save_checkpoint())
+
+    def _keep(self, context: monitor.RunContext, path: str | None) -> None:
+        """Copies the checkpoint of the evaluation that was the best one, where there is such."""
+        details, self._to_keep = self._to_keep, None
+        if self._best is None or details is None or path is None:
             return
-        kept = self._best.keep(
-            path,
-            mean_return,
-            step=context.step,
-            timestep=context.timestep,
-            episode=context.episode,
-            episodes=self._episodes,
-            results={name: float(value) for name, value in context.evaluations[-1].results.items()},
-        )
-        _LOGGER.info("Best return so far, %.6g at step %d: %s.", mean_return, context.step, kept)
+        if details["mean_return"] > self._best.mean_return:
+            kept = self._best.keep(path, **details)
+            _LOGGER.info(
+                "Best return so far, %.6g at step %d: %s.",
+                details["mean_return"], details["step"], kept,
+            )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pgest.hooks import episode_means, intervals, monitor
@@ -24,7 +25,8 @@ class HistoryHook(monitor.BaseMonitor):
     previous record (`episode/return`, …) and the results of the evaluations made since
     (`eval/return_mean`, `eval_<name>/return_mean`). What a record does not have is left out of it.
 
-    A hook that serves several runs goes on recording in the same list.
+    A hook that serves several runs goes on recording in the same list. A run that is killed and
+    goes on has the records of before; each checkpoint holds them all.
 
     Args:
       every: how often; after each update unless given. What is left is recorded at the end.
@@ -53,9 +55,32 @@ class HistoryHook(monitor.BaseMonitor):
         """Starts the clock; keeps the records of earlier runs."""
         self._timer = None if self._every is None else self._every.timer(context)
         self._means = episode_means.EpisodeMeans()
-        self._began = context.clock()
+        self._clock = context.clock
+        self._began = self._clock()
         self._evaluations_seen = len(context.evaluations)
         self._recorded_at = (context.step, context.episode, self._evaluations_seen)
+
+    def state(self) -> dict[str, Any]:
+        """All that was recorded, and what the next record is made of."""
+        return {
+            "records": self.records,
+            "means": self._means.state(),
+            "timer": None if self._timer is None else self._timer.state(),
+            "seconds": self._clock() - self._began,
+            "evaluations_seen": self._evaluations_seen,
+            "recorded_at": self._recorded_at,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on recording."""
+        if not self.records:  # else the hook itself is still there
+            self.records.extend(state["records"])
+        self._means.restore(state["means"])
+        if self._timer is not None:
+            self._timer.restore(state["timer"] or {})
+        self._began = self._clock() - state["seconds"]
+        self._evaluations_seen = state["evaluations_seen"]
+        self._recorded_at = tuple(state["recorded_at"])
 
     def after_run(self, context: monitor.RunContext) -> None:
         """Records where it is time."""
@@ -125,7 +150,7 @@ class HistoryHook(monitor.BaseMonitor):
             "step": context.step,
             "timestep": context.timestep,
             "episode": context.episode,
-            "seconds": context.clock() - self._began,
+            "seconds": self._clock() - self._began,
             **context.metrics,
             **self._means.take(),
         }

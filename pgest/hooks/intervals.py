@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 _COUNTER_OF_UNIT = {"steps": "step", "timesteps": "timestep", "episodes": "episode"}
@@ -89,6 +89,7 @@ class EveryTimer:
     def __init__(self, every: Every, context: Clocks) -> None:
         self._period = every.period
         self._counter = _COUNTER_OF_UNIT.get(every.unit)
+        self._clock = context.clock
         self._next = self._following(self._now(context))
 
     def due(self, context: Clocks) -> bool:
@@ -98,6 +99,20 @@ class EveryTimer:
             return False
         self._next = self._following(now)
         return True
+
+    def state(self) -> dict[str, float]:
+        """When it is due, in words that mean the same in another process."""
+        if self._counter is None:
+            return {"seconds": self._next - self._clock()}
+        return {self._counter: self._next}
+
+    def restore(self, state: Mapping[str, float]) -> None:
+        """Is due when the timer that gave `state` is, unless it is sooner by itself."""
+        if self._counter is None:
+            if "seconds" in state:
+                self._next = min(self._next, self._clock() + state["seconds"])
+        elif self._counter in state:
+            self._next = min(self._next, state[self._counter])
 
     def _now(self, context: Clocks) -> float:
         return context.clock() if self._counter is None else getattr(context, self._counter)

@@ -351,7 +351,8 @@ class BaseMonitor:
     after an error, which is then in `context.error`; an error raised in an `end` is passed on
     once the other hooks have ended. Acting runs no hook.
 
-    A hook may serve several runs one after the other; `begin` starts it afresh.
+    A hook may serve several runs one after the other; `begin` starts it afresh. What it has to
+    remember of a run that is killed and goes on, `state` gives and `restore` takes.
 
     Example:
       >>> class PrintLoss(BaseMonitor):
@@ -379,6 +380,27 @@ class BaseMonitor:
 
     def after_episode(self, context: RunContext) -> None:
         """Called after each finished episode, which is `context.episodes[0]`."""
+
+    def state(self) -> Mapping[str, Any] | None:
+        """What the hook remembers of the run, for the checkpoint that is being written.
+
+        A checkpoint that is written while hooks have their turns also holds what is told to them:
+        the hooks that have not had theirs are told when the run goes on, so each event meets each
+        hook once. At a regular end nothing is kept: the next run begins afresh.
+
+        Returns:
+          What JSON can hold: a dict of numbers, strings, lists and such dicts; None: nothing.
+        """
+        return None
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Called after `begin` where a run goes on, with what `state` gave in its process.
+
+        Hooks are told apart by their class, and by their order among those of one class.
+
+        Args:
+          state: as JSON gives it back.
+        """
 
     def end(self, context: RunContext) -> None:
         """Called once at the end, also where the run failed (`context.error`)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from pgest.hooks import episode_means, intervals, monitor
 
@@ -50,6 +51,15 @@ class LoggingTensorHook(monitor.BaseMonitor):
         self._timer = self._every.timer(context)
         self._means = episode_means.EpisodeMeans()
         self._logged_at = _counters(context)
+
+    def state(self) -> dict[str, Any]:
+        """What the next line is made of, and when it is due."""
+        return {"timer": self._timer.state(), "means": self._means.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on with the lines."""
+        self._timer.restore(state["timer"])
+        self._means.restore(state["means"])
 
     def after_run(self, context: monitor.RunContext) -> None:
         """Logs where it is time."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from typing import Any
 
 from pgest.hooks import intervals, monitor, summaries
 
@@ -69,6 +71,14 @@ class StepCounterHook(monitor.BaseMonitor):
         self._timer = self._every.timer(context)
         self._speedometer = Speedometer(context)
         self._measured_at = (context.step, context.timestep)
+
+    def state(self) -> dict[str, Any]:
+        """When the next measurement is due."""
+        return {"timer": self._timer.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on with the clock."""
+        self._timer.restore(state["timer"])
 
     def after_run(self, context: monitor.RunContext) -> None:
         """Measures where it is time."""

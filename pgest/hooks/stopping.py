@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import collections
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from pgest.hooks import intervals, monitor
 
@@ -128,6 +130,15 @@ class _StopOnReturnsHook(monitor.BaseMonitor):
         self._values.clear()
         self._seen = len(context.evaluations)
 
+    def state(self) -> dict[str, Any]:
+        """The window, and how many evaluations were looked at."""
+        return {"values": list(self._values), "seen": self._seen}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on with the window."""
+        self._values.extend(state["values"])
+        self._seen = state["seen"]
+
     def after_run(self, context: monitor.RunContext) -> None:
         """Looks at the evaluations made since."""
         if self._on == "evaluation":
@@ -198,8 +209,8 @@ class StopOnReturnHook(_StopOnReturnsHook):
 class StopOnNoImprovementHook(_StopOnReturnsHook):
     """Ends the run once the mean return has stopped rising.
 
-    What it has seen is in no checkpoint: each run, also one that goes on from a checkpoint, starts
-    with its whole patience and without a best return. So does the window of `StopOnReturnHook`.
+    What it has seen is in the checkpoint, for a run that is killed and goes on; after a regular end
+    the next run starts with its whole patience and without a best return.
 
     Args:
       patience: after this many looks in a row without a better mean the run ends; a look is an
@@ -240,6 +251,15 @@ class StopOnNoImprovementHook(_StopOnReturnsHook):
         """Forgets what an earlier run saw."""
         super().begin(context)
         self._best, self._without = -math.inf, 0
+
+    def state(self) -> dict[str, Any]:
+        """The window, the best mean and how many looks have passed since."""
+        return {**super().state(), "best": self._best, "without": self._without}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on with the patience that is left."""
+        super().restore(state)
+        self._best, self._without = state["best"], state["without"]
 
     def _look(self, context: monitor.RunContext, mean: float) -> None:
         if self._best == -math.inf or mean > self._best + self._min_delta:

@@ -229,6 +229,21 @@ class SummarySaverHook(monitor.BaseMonitor):
                     context.summary_writer, context.hyperparameters, model_dir=context.model_dir
                 )
 
+    def state(self) -> dict[str, Any]:
+        """What the next points are made of, and when they are due."""
+        return {
+            "timer": self._timer.state(),
+            "means": self._means.state(),
+            "ask": self._ask,
+            "metrics_written_at": self._metrics_written_at,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on with the curves."""
+        self._timer.restore(state["timer"])
+        self._means.restore(state["means"])
+        self._ask, self._metrics_written_at = state["ask"], state["metrics_written_at"]
+
     def before_run(self, context: monitor.RunContext) -> None:
         """Asks for the summaries of the model_fn."""
         if self._ask:

@@ -1,6 +1,7 @@
 """What the benchmarks share: pieces in turn, ratios of neighbours, results that stay."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parent.parent.parent / "benchmarks"
-PROGRAMS = ("training_speed", "limits", "loop_profile", "footprint")
+PROGRAMS = ("training_speed", "limits", "loop_profile", "footprint", "resume")
 
 
 @pytest.fixture
@@ -96,3 +97,15 @@ def test_a_row_of_the_profile_is_measured_quickly():
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "environment" in done.stdout and "update" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["PPO, running means", "PPO, overlapped", "LSTM"])
+def test_killed_processes_come_back_equal(kind):
+    """SIGKILL at random moments, and the same command again."""
+    command = [sys.executable, str(BENCHMARKS / "resume.py"), "--quick", "--rows", kind]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    found = dict(re.findall(r"^  (\S.*?) {2,}(\S.*)$", done.stdout, re.MULTILINE))
+    assert found["kills"] == found["came back equal"] != "0"
+    assert (found["other episodes"], found["other curves"]) == ("0", "0")

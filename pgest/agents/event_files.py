@@ -1,0 +1,74 @@
+"""TensorBoard's files of a model_dir: who writes them, and how far they are part of a run."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+# Ends the names of files that a run writes. What it wrote after the checkpoint that it goes on from
+# it will write again; nobody but the one run in a model_dir writes such files.
+_OF_RUN = ".training.v2"
+
+
+class EventWriters:
+    """A writer a directory, opened at first use, which stays open.
+
+    Args:
+      model_dir: of the agent; None writes nothing.
+    """
+
+    def __init__(self, model_dir: str | None):
+        self._model_dir = model_dir
+        self._writers: dict[tuple[str, bool], Any] = {}
+
+    def writer(self, folder: str = "", *, of_run: bool = True) -> tf.summary.SummaryWriter | None:
+        """The writer of a directory of `model_dir`; None without one.
+
+        Args:
+          folder: its name; "" is `model_dir` itself.
+          of_run: whether a run under way writes, and writes again where it goes on.
+        """
+        if self._model_dir is None:
+            return None
+        if (folder, of_run) not in self._writers:
+            suffix = _OF_RUN if of_run else ".v2"
+            self._writers[folder, of_run] = tf.summary.create_file_writer(
+                os.path.join(self._model_dir, folder), flush_millis=10_000, filename_suffix=suffix
+            )
+        return self._writers[folder, of_run]
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each file of the run, by its name in `model_dir`, all that was written in it."""
+        for (_, of_run), writer in self._writers.items():
+            if of_run:
+                writer.flush()
+        return _sizes(self._model_dir)
+
+
+def cut_back(model_dir: str | None, sizes: Mapping[str, int]) -> None:
+    """Takes the files of a run back to where they were when a checkpoint was written.
+
+    Args:
+      model_dir: whose files; nobody writes them now.
+      sizes: as `EventWriters.sizes` gave them then; what is not in them was written since.
+    """
+    for name, size in _sizes(model_dir).items():
+        path = os.path.join(str(model_dir), name)
+        with contextlib.suppress(FileNotFoundError):
+            if name not in sizes:
+                os.remove(path)
+            elif size > sizes[name]:
+                os.truncate(path, sizes[name])
+
+
+def _sizes(model_dir: str | None) -> dict[str, int]:
+    if model_dir is None:
+        return {}
+    root = glob.escape(model_dir)
+    names = glob.glob(f"{root}/*tfevents*{_OF_RUN}") + glob.glob(f"{root}/*/*tfevents*{_OF_RUN}")
+    return {os.path.relpath(name, model_dir): os.path.getsize(name) for name in names}
