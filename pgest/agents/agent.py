@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -339,10 +338,7 @@ class PGAgent:
         return report
 
     def save_checkpoint(self) -> str | None:
-        """Writes a checkpoint now.
-
-        Returns:
-          Its path; None without a model_dir, or where weights are not finite.
+        """Writes a checkpoint now; returns its path, None without a model_dir or finite weights.
 
         Raises:
           ModelDirInUseError: another run trains in `model_dir`.

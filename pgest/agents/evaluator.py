@@ -12,7 +12,7 @@ import tensorflow as tf
 import tf_keras
 
 from pgest import returns
-from pgest.agents import batch_specs, loops, prediction, shares
+from pgest.agents import batch_specs, event_files, loops, prediction, shares
 from pgest.contract import episodes, model_fn, update_config
 from pgest.environments import making
 from pgest.environments import view as environment_view
@@ -260,7 +260,11 @@ def statistics(finished: list[episodes.EpisodeStatistics]) -> dict[str, float]:
 
 
 def write_summaries(
-    events: event_files.EventWriters, name: str | None, results: Mapping[str, float], *, of_run: bool
+    events: event_files.EventWriters,
+    name: str | None,
+    results: Mapping[str, float],
+    *,
+    of_run: bool,
 ) -> None:
     """Writes an evaluation to TensorBoard, at its `global_timestep`, beside the training run.
 

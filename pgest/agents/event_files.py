@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import json
+import logging
 import os
 from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
 
+from pgest.variables import whole_files
+
 # Ends the names of files that a run writes. What it wrote after the checkpoint that it goes on from
 # it will write again; nobody but the one run in a model_dir writes such files.
 _OF_RUN = ".training.v2"
+_NOTE = ".event_files"
+_LOGGER = logging.getLogger(__name__)
 
 
 class EventWriters:
@@ -23,7 +29,7 @@ class EventWriters:
     """
 
     def __init__(self, model_dir: str | None):
-        self._model_dir = model_dir
+        self.model_dir = model_dir
         self._writers: dict[tuple[str, bool], Any] = {}
 
     def writer(self, folder: str = "", *, of_run: bool = True) -> tf.summary.SummaryWriter | None:
@@ -33,21 +39,35 @@ class EventWriters:
           folder: its name; "" is `model_dir` itself.
           of_run: whether a run under way writes, and writes again where it goes on.
         """
-        if self._model_dir is None:
+        if self.model_dir is None:
             return None
         if (folder, of_run) not in self._writers:
             suffix = _OF_RUN if of_run else ".v2"
             self._writers[folder, of_run] = tf.summary.create_file_writer(
-                os.path.join(self._model_dir, folder), flush_millis=10_000, filename_suffix=suffix
+                os.path.join(self.model_dir, folder), flush_millis=10_000, filename_suffix=suffix
             )
         return self._writers[folder, of_run]
 
+    @property
+    def is_open(self) -> bool:
+        """Whether anything was written."""
+        return bool(self._writers)
+
+    def drop(self, folder: str = "") -> None:
+        """Lets the next point in a directory open a new file, after a write that failed."""
+        for of_run in (True, False):
+            self._writers.pop((folder, of_run), None)
+
     def sizes(self) -> dict[str, int]:
         """Bytes of each file of the run, by its name in `model_dir`, all that was written in it."""
-        for (_, of_run), writer in self._writers.items():
-            if of_run:
-                writer.flush()
-        return _sizes(self._model_dir)
+        for (folder, of_run), writer in list(self._writers.items()):
+            try:
+                if of_run:
+                    writer.flush()
+            except tf.errors.OpError as error:  # a checkpoint is worth more than points
+                self.drop(folder)
+                _LOGGER.warning("Points are lost: %s", whole_files.reason(error))
+        return _sizes(self.model_dir)
 
 
 def cut_back(model_dir: str | None, sizes: Mapping[str, int]) -> None:
@@ -64,6 +84,31 @@ def cut_back(model_dir: str | None, sizes: Mapping[str, int]) -> None:
                 os.remove(path)
             elif size > sizes[name]:
                 os.truncate(path, sizes[name])
+
+
+def note(model_dir: str | None, checkpoint: str | None, sizes: Mapping[str, int]) -> None:
+    """Notes how far the files are part of a run that has ended in order, with all its hooks.
+
+    Args:
+      model_dir: of the run; nothing is noted in one that cannot be written to.
+      checkpoint: the run's last; hooks may have written to the files after it.
+      sizes: as `EventWriters.sizes` gave them.
+    """
+    if model_dir is None or checkpoint is None:
+        return
+    text = json.dumps({"checkpoint": os.path.basename(checkpoint), "sizes": dict(sizes)})
+    with contextlib.suppress(OSError):
+        whole_files.write_text(os.path.join(model_dir, _NOTE), text)
+
+
+def noted(model_dir: str | None, checkpoint: str) -> dict[str, int] | None:
+    """The sizes of the run that ended with a checkpoint; None where that is not known."""
+    try:
+        with open(os.path.join(str(model_dir), _NOTE), encoding="utf-8") as file:
+            found = json.load(file)
+        return found["sizes"] if found["checkpoint"] == os.path.basename(checkpoint) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _sizes(model_dir: str | None) -> dict[str, int]:

@@ -55,9 +55,16 @@ def begin(
       state: what `state_of` gave.
     """
     memory = state[_HOOKS].tobytes().decode() if _HOOKS in state else None
+    sizes = None
     if memory is not None:
-        event_files.cut_back(run.model_dir, json.loads(state[_EVENT_FILES].tobytes()))
+        sizes = json.loads(state[_EVENT_FILES].tobytes())
         run.turns.restore_evaluations(memory)
+    elif path is not None:
+        sizes = event_files.noted(run.model_dir, path)
+    elif not (run.agent.events.is_open or run.step or run.timestep):
+        sizes = {}  # the one before was killed before its first checkpoint
+    if sizes is not None:
+        event_files.cut_back(run.model_dir, sizes)
     run.turns.begin(hooks)
     if path is not None:
         _restore(trainer, run, path, state)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pgest.agents import resuming, turns
+from pgest.agents import event_files, resuming, turns
 from pgest.contract import episodes as episodes_lib
 from pgest.hooks import monitor
 
@@ -134,10 +134,8 @@ class Run(monitor.RunContext):
         self.look()
         failures: list[BaseException] = []
         try:
-            # A regular end is one, and what hooks do in it is no part of a run that goes on.
-            is_over = error is None and self._interrupt is None
-            self._left = {} if is_over else self.memory()
-            for action in (*(hook.end for hook in self.turns.begun()), _save, Run.close):
+            ends = [hook.end for hook in self.turns.begun()]
+            for action in (Run._leave, *ends, _save, Run.close, Run._note_files):
                 try:
                     action(self)
                 # Every hook is ended, whatever another one or an impatient Ctrl-C does.
@@ -157,6 +155,23 @@ class Run(monitor.RunContext):
         if self._interrupt is not None and error is None:
             self._pass_on(self._interrupt)
         return error is None
+
+    def _leave(self) -> None:
+        """Keeps what hooks remember now: what they do at the end is no part of a run that goes on.
+
+        A regular end is one; nothing is kept then.
+        """
+        self._left = {}
+        if self._was_broken_off:
+            self._left = resuming.memory_of(self)
+
+    def _note_files(self) -> None:
+        if self.turns.begun() and not self._was_broken_off:
+            event_files.note(self.model_dir, self.last_checkpoint, self._agent.events.sizes())
+
+    @property
+    def _was_broken_off(self) -> bool:
+        return self.error is not None or self._interrupt is not None
 
     def _why(self, failure: BaseException | None) -> str:
         """Why the run ended, as one clause."""

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -76,13 +76,15 @@ class SavedState:
         path, self._run_path = self._run_path, None
         return path, {} if path is None else checkpoints.read_run(path)
 
-    def save(self, directory: str, run: Mapping[str, np.ndarray]) -> str | None:
-        """Writes a checkpoint; returns its path, None where weights are not finite.
+    def save(self, run: Callable[[], Mapping[str, np.ndarray]]) -> str | None:
+        """Writes a checkpoint; returns its path, None without a model_dir or finite weights.
 
         Args:
-          directory: where.
-          run: numbers by name, which `take_run` gives back.
+          run: gives numbers by name, which `take_run` gives back.
         """
+        directory = self._model_dir
+        if directory is None:
+            return None
         broken = self._model.non_finite_variables()
         if broken:
             _LOGGER.warning(
@@ -97,7 +99,7 @@ class SavedState:
                 directory,
                 self._model.saved_variables(),
                 step=counters.step,
-                run=run,
+                run=run(),
                 keep_max=config.keep_checkpoint_max,
                 keep_every_n_hours=config.keep_checkpoint_every_n_hours,
             )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
+
 from pgest.agents import runs
 from pgest.hooks import monitor
 from pgest.tracing import acting
@@ -17,10 +19,12 @@ class Trainer(Protocol):
     Attributes:
       view: the environments: spaces, and how many.
       actor: the program that acts.
+      at_rest: whether a run can go on from this moment, also while no hook has its turn.
     """
 
     view: Any
     actor: acting.Actor
+    at_rest: bool
 
     def uses(self, env: Any) -> bool:
         """Whether it steps this very object."""
@@ -36,6 +40,15 @@ class Trainer(Protocol):
 
     def update(self, run: runs.Run) -> None:
         """Trains on the batch."""
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Numbers by name, which bring a new trainer to where this one is."""
+
+    def restore(self, run: runs.Run, state: Mapping[str, np.ndarray]) -> str | None:
+        """Goes on where the trainer stood that gave `state`; why the episodes start anew, if so."""
+
+    def describe_restored(self) -> str:
+        """One clause on what the trainer holds now."""
 
     def forget_episode(self) -> None:
         """Drops the episode under way: its environment was taken away."""

@@ -60,6 +60,7 @@ class ProcessEnvironments(VectorEnvironments):
         return {
             "episodes": self._episodes.copy(),
             "timestep": np.array(self.timestep, np.int64),
+            "seed": np.array(self.seed, np.int64),
             **played.leaves(self._observations, self._observation, "observation"),
             **played_since,
         }
@@ -70,6 +71,8 @@ class ProcessEnvironments(VectorEnvironments):
             return "an episode under way was too long to be played again, or had no seed"
         if len(state["episodes"]) != self.num_envs:
             return f"there are {self.num_envs} environments now, {len(state['episodes'])} then"
+        if int(state["seed"]) != self.seed:
+            return f"its seed is {self.seed} now, it was {state['seed']} then"
         again = played.Played(self.num_envs)
         again.restore(self._actions, state)
         options = {

@@ -141,6 +141,7 @@ class InProcessEnvironments(EnvironmentView):
             "episodes": np.array(self._episodes, np.int64),
             "ended": ended,
             "timestep": np.array(self.timestep, np.int64),
+            "seed": np.array(self.seed, np.int64),
             **played.leaves(self._observations, self._observation, "observation"),
             **played_since,
         }
@@ -151,6 +152,8 @@ class InProcessEnvironments(EnvironmentView):
             return "an episode under way was too long to be played again, or had no seed"
         if len(state["episodes"]) != self.num_envs:
             return f"there are {self.num_envs} environments now, {len(state['episodes'])} then"
+        if int(state["seed"]) != self.seed:
+            return f"its seed is {self.seed} now, it was {state['seed']} then"
         self._observation = None
         again = played.Played(self.num_envs)
         again.restore(self._actions, state)

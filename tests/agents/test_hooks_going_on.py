@@ -162,6 +162,25 @@ def test_after_a_regular_end_hooks_begin_afresh(tmp_path):
     assert [step for step, _ in points(tmp_path)["loss"]] == [32, 64, 96, 128]
 
 
+@pytest.mark.parametrize("before", [0, 2])
+def test_a_run_that_died_before_its_first_checkpoint_leaves_no_points(before, tmp_path):
+    """From nothing, and from the end of a run that hooks wrote points after."""
+
+    class Copies(pgest.BaseMonitor):
+        def after_run(self, context):
+            context.flush_summaries()
+            if context.step == before + 2:
+                shutil.copytree(context.model_dir, tmp_path / "copy")
+
+    if before:
+        new_agent(tmp_path / "whole").train(several(), max_steps=before)
+    ended = points(tmp_path / "whole")
+    new_agent(tmp_path / "whole").train(several(), hooks=[Copies()], max_steps=before + 4)
+    assert len(points(tmp_path / "copy")["loss"]) == len(ended.get("loss", [])) + 1 + (not before)
+    new_agent(tmp_path / "copy").train(several(), max_steps=before + 4)
+    assert points(tmp_path / "copy") == points(tmp_path / "whole")
+
+
 def test_what_json_cannot_hold_is_told(tmp_path):
     class Keeps(pgest.BaseMonitor):
         def state(self):

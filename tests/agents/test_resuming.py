@@ -155,6 +155,14 @@ def test_a_vector_with_a_generator_of_its_own_is_named(tmp_path):
         new_agent(tmp_path).train(native(), max_steps=2)
 
 
+def test_another_seed_begins_new_episodes(tmp_path):
+    new_agent(tmp_path).train(cart_pole(), max_timesteps=40)
+    config = pgest.RunConfig(tf_random_seed=4, jit_compile=False)
+    resumed = pgest.PGAgent(model_fns.actor_critic, pgest.RolloutMemory(16), None, tmp_path, config)
+    with pytest.warns(UserWarning, match="CartPole-v1, its seed is .* now, it was .* then"):
+        resumed.train(cart_pole(), max_timesteps=60)
+
+
 def test_a_model_that_predicts_something_else_begins_new_episodes(tmp_path):
     def predicting_more(features, labels, mode, params):
         spec = model_fns.actor_critic(features, labels, mode, params)
