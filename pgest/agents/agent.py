@@ -325,17 +325,16 @@ class PGAgent:
             self._policies = exports.policies_of(self.model, self._trainer, env)
         return self._policies
 
-    def check(self, env: Any) -> str:
-        """Traces every mode for `env`, prints and returns what was found.
+    def check(self, env: Any, *, timesteps: int = 100) -> str:
+        """Traces every mode, looks at `timesteps` timesteps, prints and returns what was found.
 
-        That is: each variable with its shape and the modes that use it, how often each mode was
-        traced, and what XLA compiles. Nothing is trained and no timestep taken.
+        Each variable with the modes that use it, traces, what XLA compiles, and a table of what a
+        gymnasium environment gave to random actions. Nothing is trained or counted; an episode
+        under way is dropped. What training would stop at raises; what it would not see warns.
         """
         trainer = self._trainer_for(env)
         self._evaluator.build(env, self.update_config)
-        report = trainer.describe()
-        print(report)
-        return report
+        return trainer_lib.report(trainer, timesteps)
 
     def save_checkpoint(self) -> str | None:
         """Writes a checkpoint now; returns its path, None without a model_dir or finite weights.

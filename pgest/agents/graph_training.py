@@ -109,6 +109,9 @@ class GraphTrainer:
             self._agent.model, {"the in-graph iteration": self._program.jit_compiled}
         )
 
+    def examine(self, timesteps: int) -> None:
+        """Nothing: an in-graph environment was traced as a whole, with the shapes it declares."""
+
     def _check_first_timestep(self) -> None:
         """Raises where TRAIN has another policy than the one that acts."""
         self._checked = True

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from pgest.agents import runs
+from pgest.environments import checking
 from pgest.hooks import monitor
 from pgest.tracing import acting
 from pgest.tracing import model as model_lib
@@ -59,6 +61,9 @@ class Trainer(Protocol):
     def describe(self) -> str:
         """A report on modes, variables, traces and compilation."""
 
+    def examine(self, timesteps: int) -> checking.Examination | None:
+        """What the environments give to random actions; None where no step is in Python."""
+
 
 def describe(model: model_lib.Model, compiled: Mapping[str, bool]) -> str:
     """A report on a model's modes and variables, and on which programs XLA compiles."""
@@ -71,3 +76,29 @@ def describe(model: model_lib.Model, compiled: Mapping[str, bool]) -> str:
     if model.store.adopted:
         lines.append(f"made outside of model_fn: {', '.join(sorted(model.store.adopted))}")
     return "\n".join(lines)
+
+
+def report(trainer: Trainer, timesteps: int) -> str:
+    """Prints and returns what was found; see `PGAgent.check`.
+
+    Args:
+      trainer: what trains the model in the environment.
+      timesteps: how many timesteps of each environment to look at; 0: none.
+
+    Raises:
+      EnvironmentFailure: the environment gave what training stops at, after the report is printed.
+    """
+    is_count = isinstance(timesteps, (int, np.integer)) and not isinstance(timesteps, bool)
+    if not is_count or timesteps < 0:
+        raise ValueError(f"timesteps is {timesteps!r}; expected an integer of 0 or more.")
+    lines = [trainer.describe()]
+    seen = trainer.examine(timesteps) if timesteps else None
+    if seen is not None:
+        lines += ["", "the environment, with random actions:", seen.table()]
+    found = "\n".join(lines)
+    print(found)
+    if seen is not None and seen.failure is not None:
+        raise seen.failure
+    for fault in () if seen is None else seen.faults:
+        warnings.warn(f"The environment: {fault}.", stacklevel=3)
+    return found

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from pgest.agents import batch_specs, loops, runs, trainer
+from pgest.environments import checking
 from pgest.environments import view as environment_view
 from pgest.hooks import defaults, monitor
 from pgest.memory import memory as memory_lib
@@ -238,6 +239,11 @@ class HostTrainer:
         if self._summary_updater is None or self._summary_updater[0] is not writer:
             self._summary_updater = (writer, self._make_updater(writer))
         return self._summary_updater[1]
+
+    def examine(self, timesteps: int) -> checking.Examination:
+        """Steps the environment with random actions; training starts a new episode."""
+        self.loop.broken = True
+        return checking.examine(self.view, timesteps)
 
     def _make_updater(self, writer: Any) -> updating.Updater:
         graph = updating.UpdateGraph(

@@ -58,7 +58,7 @@ def export(run: Path, directory: Path, best: bool) -> None:
         path = run_directories.checkpoint(found, best)
         agent = found.agent()
         with contextlib.redirect_stdout(io.StringIO()):  # its table
-            agent.check(found.env_id)  # tells the policy its spaces
+            agent.check(found.env_id, timesteps=0)  # tells the policy its spaces
         written = agent.export_saved_model(directory, checkpoint_path=path)
     click.echo(written)
 
