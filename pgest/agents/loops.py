@@ -160,14 +160,13 @@ class HostLoop:
         state["one"] = np.array([*one, np.nan if self.loss is None else self.loss])
         return state
 
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Takes over what `state` gave in another process."""
+    def restore(self, state: Mapping[str, np.ndarray], observed: tuple[Any, Any]) -> None:
+        """Takes over what `state` gave in another process; `observed`: observation, mask specs."""
         like = self.actor.initial_state()
         self._state = _packed(like, state, "state")
         self.batch_state = _packed(like, state, "batch_state")
         if "following/0" in state:
-            given = (self.actor.observation_spec, self.actor.mask_spec, like)
-            self._following = _packed(given, state, "following")
+            self._following = _packed((*observed, like), state, "following")
         for name in _ARRAYS:
             setattr(self, name, state[name].copy())
         self._rewards = state["rewards"].tolist()

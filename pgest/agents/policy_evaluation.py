@@ -60,10 +60,11 @@ def evaluate(policy: Any, env: Any, episodes: int = 10, *, seed: int = 0) -> dic
         left = shares.Shares(episodes, view.num_envs).left
         finished: list[episodes_lib.EpisodeStatistics] = []
 
-        def ended(statistics: episodes_lib.EpisodeStatistics) -> None:
-            if left[statistics.env_index] > 0:
-                left[statistics.env_index] -= 1
-                finished.append(statistics)
+        def ended(together: list[episodes_lib.EpisodeStatistics]) -> None:
+            for statistics in together:
+                if left[statistics.env_index] > 0:
+                    left[statistics.env_index] -= 1
+                    finished.append(statistics)
 
         loop = loops.HostLoop(actor, view, None, counters_lib.Counters())
         loop.collect(lambda: not left.any(), ended)

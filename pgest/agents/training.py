@@ -189,7 +189,8 @@ class HostTrainer:
             self._holds_older = len(self.memory) > 0
             why = self.view.restore(_part(state, "environments"))
             if why is None:
-                self.loop.restore(_part(state, "loop"))
+                observed = (self.actor.observation_spec, self.actor.mask_spec)
+                self.loop.restore(_part(state, "loop"), observed)
                 return None
         except (KeyError, ValueError) as error:
             self.memory.clear()
