@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ import tf_keras
 
 from pgest import returns
 from pgest.agents import batch_specs, event_files, loops, prediction, shares
-from pgest.contract import episodes, model_fn, update_config
+from pgest.contract import callers, episodes, model_fn, update_config
 from pgest.environments import making
 from pgest.environments import view as environment_view
 from pgest.hooks import monitor, summaries
@@ -287,8 +286,7 @@ def write_summaries(
     except (tf.errors.OpError, OSError) as error:  # what was played is worth more than its curve
         events.drop(folder)
         path = os.path.join(str(events.model_dir), folder)
-        warnings.warn(
+        callers.warn(
             f"TensorBoard's points of this evaluation could not be written to {path!r}: "
             f"{whole_files.reason(error)} The result is complete.",
-            stacklevel=3,
         )

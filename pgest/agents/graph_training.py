@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from pgest.agents import batch_specs, runs, trainer
-from pgest.contract import episodes
+from pgest.contract import callers, episodes
 from pgest.graph_environments import graph_environment
 from pgest.hooks import defaults, monitor
 from pgest.memory import memory
@@ -77,12 +77,11 @@ class GraphTrainer:
         run.happened(_episodes(done, run.metrics.get("loss")), done.metrics or None)
         if not done.metrics and not run.metrics:
             horizon, num_envs = self._agent.memory.horizon, self.view.num_envs
-            warnings.warn(
+            callers.warn(
                 f"This run ends at timestep {self._agent.global_timestep} without an update, and "
                 "what it collected is dropped: a limit cut its first in-graph iteration, which is "
                 f"{horizon} timesteps of {num_envs} environments. Train for "
                 f"{horizon * num_envs} timesteps or more at a time.",
-                stacklevel=3,
             )
 
     def state(self) -> dict[str, np.ndarray]:

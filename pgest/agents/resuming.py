@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from pgest.agents import event_files
+from pgest.contract import callers
 from pgest.environments import view as environment_view
 
 _LOGGER = logging.getLogger(__name__)
@@ -87,11 +87,10 @@ def _restore(trainer: Any, run: Any, path: str, state: Mapping[str, Any]) -> Non
     why = trainer.restore(run, state)
     seconds = time.perf_counter() - start
     if why is not None:
-        warnings.warn(
+        callers.warn(
             f"The run goes on from {counts}, but the episodes under way start anew: of "
             f"{environment_view.describe(trainer.view.env)}, {why}. So it will not end as a run "
             "that was never stopped.",
-            stacklevel=5,
         )
     lengths = state.get("environments/lengths", np.zeros([0])) if why is None else np.zeros([0])
     _LOGGER.info(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from pgest.agents import runs
+from pgest.contract import callers
 from pgest.environments import checking
 from pgest.hooks import monitor
 from pgest.tracing import acting
@@ -100,5 +100,5 @@ def report(trainer: Trainer, timesteps: int) -> str:
     if seen is not None and seen.failure is not None:
         raise seen.failure
     for fault in () if seen is None else seen.faults:
-        warnings.warn(f"The environment: {fault}.", stacklevel=3)
+        callers.warn(f"The environment: {fault}.")
     return found

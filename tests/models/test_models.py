@@ -176,7 +176,9 @@ class TestNormalizers:
         config = dataclasses.replace(CONFIG, model_dir=str(tmp_path))
         first = train(self.MODEL, self.make, config=config)
         first.save_checkpoint()
-        second = train(self.MODEL, self.make, config=config, num_envs=3, steps=1)
+        with pytest.warns(UserWarning, match="there are 3 environments now") as told:
+            second = train(self.MODEL, self.make, config=config, num_envs=3, steps=1)
+        assert told[0].filename == __file__
         counts = [int(agent.get_variable_value("reward_count")) for agent in (first, second)]
         assert counts == [32, 32 + 24]
 

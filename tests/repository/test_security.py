@@ -32,7 +32,7 @@ RUNS_CODE = {
     "yaml.full_load": set(),
     "np.load": set(),
     "tf_keras.models.load_model": set(),
-    "tf.saved_model.load": {"saved_policies.eager_policy"},
+    "tf.saved_model.load": {"agents.policy_evaluation", "saved_policies.eager_policy"},
     # Of what a person names on the command line, and of libraries that are optional.
     "importlib.import_module": {
         "commands.run_directories",
