@@ -15,10 +15,10 @@ Memories
 
 Hooks
     BaseMonitor, RunContext, Every, Limits, Evaluation, CheckpointSaverHook,
-    CheckpointSaverListener, EvaluationHook, FinalOpsHook, HistoryHook, LoggingTensorHook,
-    NanTensorHook, NanLossDuringTrainingError, ProfilerHook, ProgressBarHook, StepCounterHook,
-    StopAtEpisodeHook, StopAtStepHook, StopAtTimestepHook, StopOnNoImprovementHook,
-    StopOnReturnHook, SummarySaverHook
+    CheckpointSaverListener, CSVLoggerHook, EvaluationHook, FinalOpsHook, HistoryHook,
+    JSONLinesHook, LoggingTensorHook, NanTensorHook, NanLossDuringTrainingError, ProfilerHook,
+    ProgressBarHook, StepCounterHook, StopAtEpisodeHook, StopAtStepHook, StopAtTimestepHook,
+    StopOnNoImprovementHook, StopOnReturnHook, SummarySaverHook
 
 Models and what they are built of, as modules
     models, networks, distributions, losses, returns, normalization, schedules (and Schedule), hooks
@@ -59,11 +59,13 @@ from pgest.hooks import (
     BaseMonitor,
     CheckpointSaverHook,
     CheckpointSaverListener,
+    CSVLoggerHook,
     Evaluation,
     EvaluationHook,
     Every,
     FinalOpsHook,
     HistoryHook,
+    JSONLinesHook,
     Limits,
     LoggingTensorHook,
     NanLossDuringTrainingError,
@@ -118,6 +120,7 @@ __all__ = [
     "AsyncPolicySaver",
     "BaseMonitor",
     "BatchMemory",
+    "CSVLoggerHook",
     "CheckpointSaverHook",
     "CheckpointSaverListener",
     "EnvironmentFailure",
@@ -131,6 +134,7 @@ __all__ = [
     "GreedyPolicy",
     "HistoryHook",
     "IntervalTrigger",
+    "JSONLinesHook",
     "Limits",
     "LoggingTensorHook",
     "Modes",

@@ -12,6 +12,7 @@ from pgest.hooks.nan import NanLossDuringTrainingError, NanTensorHook
 from pgest.hooks.profiling import ProfilerHook
 from pgest.hooks.progress import ProgressBarHook
 from pgest.hooks.reporting import LoggingTensorHook
+from pgest.hooks.row_files import CSVLoggerHook, JSONLinesHook
 from pgest.hooks.speed import StepCounterHook
 from pgest.hooks.stopping import (
     StopAtEpisodeHook,
@@ -27,6 +28,7 @@ __all__ = [
     "TAGS",
     "BaseMonitor",
     "BestCheckpoint",
+    "CSVLoggerHook",
     "CheckpointSaverHook",
     "CheckpointSaverListener",
     "Evaluation",
@@ -34,6 +36,7 @@ __all__ = [
     "Every",
     "FinalOpsHook",
     "HistoryHook",
+    "JSONLinesHook",
     "Limits",
     "LoggingTensorHook",
     "NanLossDuringTrainingError",

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pgest.hooks import episode_means, intervals, monitor
+from pgest.hooks import intervals, monitor, records
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -23,7 +23,7 @@ class HistoryHook(monitor.BaseMonitor):
     A record is a dict of floats and ints: `step`, `timestep`, `episode`, `seconds` (since the run
     began), the metrics of the last update, the means over the episodes that ended since the
     previous record (`episode/return`, …) and the results of the evaluations made since
-    (`eval/return_mean`, `eval_<name>/return_mean`). What a record does not have is left out of it.
+    (`eval/return_mean`, `eval_<name>/return_mean`). What there is not is left out of it.
 
     A hook that serves several runs goes on recording in the same list. A run that is killed and
     goes on has the records of before; each checkpoint holds them all.
@@ -54,50 +54,36 @@ class HistoryHook(monitor.BaseMonitor):
     def begin(self, context: monitor.RunContext) -> None:
         """Starts the clock; keeps the records of earlier runs."""
         self._timer = None if self._every is None else self._every.timer(context)
-        self._means = episode_means.EpisodeMeans()
-        self._clock = context.clock
-        self._began = self._clock()
-        self._evaluations_seen = len(context.evaluations)
-        self._recorded_at = (context.step, context.episode, self._evaluations_seen)
+        self._maker = records.RecordMaker(context)
 
     def state(self) -> dict[str, Any]:
         """All that was recorded, and what the next record is made of."""
-        return {
-            "records": self.records,
-            "means": self._means.state(),
-            "timer": None if self._timer is None else self._timer.state(),
-            "seconds": self._clock() - self._began,
-            "evaluations_seen": self._evaluations_seen,
-            "recorded_at": self._recorded_at,
-        }
+        timer = None if self._timer is None else self._timer.state()
+        return {"records": self.records, "timer": timer, **self._maker.state()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Goes on recording."""
         if not self.records:  # else the hook itself is still there
             self.records.extend(state["records"])
-        self._means.restore(state["means"])
         if self._timer is not None:
             self._timer.restore(state["timer"] or {})
-        self._began = self._clock() - state["seconds"]
-        self._evaluations_seen = state["evaluations_seen"]
-        self._recorded_at = tuple(state["recorded_at"])
+        self._maker.restore(state)
 
     def after_run(self, context: monitor.RunContext) -> None:
         """Records where it is time."""
         if self._timer is None or self._timer.due(context):
-            self._record(context)
+            self.records.append(self._maker.take(context))
 
     def after_episode(self, context: monitor.RunContext) -> None:
         """Takes the episode in, and records where it is time."""
-        for episode in context.episodes:
-            self._means.add(episode)
+        self._maker.add_episodes(context)
         if self._timer is not None and self._timer.due(context):
-            self._record(context)
+            self.records.append(self._maker.take(context))
 
     def end(self, context: monitor.RunContext) -> None:
         """Records what came since."""
-        if self._recorded_at != (context.step, context.episode, len(context.evaluations)):
-            self._record(context)
+        if self._maker.has_news(context):
+            self.records.append(self._maker.take(context))
 
     def to_pandas(self) -> pandas.DataFrame:
         """The records as a `pandas.DataFrame`, one row each; NaN where a record lacks a value.
@@ -144,22 +130,6 @@ class HistoryHook(monitor.BaseMonitor):
         if "inline" in pyplot.get_backend():
             pyplot.close(figure)  # or a notebook would show it twice: as open, and as a result
         return figure
-
-    def _record(self, context: monitor.RunContext) -> None:
-        record: dict[str, float] = {
-            "step": context.step,
-            "timestep": context.timestep,
-            "episode": context.episode,
-            "seconds": self._clock() - self._began,
-            **context.metrics,
-            **self._means.take(),
-        }
-        for evaluation in context.evaluations[self._evaluations_seen :]:
-            prefix = "eval" if evaluation.name is None else f"eval_{evaluation.name}"
-            record.update({f"{prefix}/{key}": float(v) for key, v in evaluation.results.items()})
-        self._evaluations_seen = len(context.evaluations)
-        self._recorded_at = (context.step, context.episode, self._evaluations_seen)
-        self.records.append(record)
 
 
 def _notebook_module(name: str, user: str) -> Any:

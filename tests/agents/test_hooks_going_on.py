@@ -70,7 +70,9 @@ def hooks_of(every, *more):
     patience = pgest.StopOnNoImprovementHook(1000, on="training", window=3)
     saver, history = pgest.CheckpointSaverHook(every), pgest.HistoryHook(pgest.Every(steps=2))
     evaluation = pgest.EvaluationHook("CartPole-v1", pgest.Every(steps=2), episodes=1)
-    return [evaluation, patience, saver, history, *more, Told()]
+    before = [pgest.CSVLoggerHook(), pgest.JSONLinesHook(rows="episodes")]
+    after = [pgest.CSVLoggerHook(rows="episodes"), pgest.JSONLinesHook()]
+    return [evaluation, patience, *before, saver, history, *after, *more, Told()]
 
 
 def points(directory):
@@ -96,6 +98,20 @@ def records(hooks):
     ]
 
 
+def rows(directory):
+    """The files that hooks have written, without the seconds."""
+    found = {}
+    for path in directory.glob("*.csv"):
+        (names, *lines) = (line.split(",") for line in path.read_text().splitlines())
+        found[path.name] = [[v for n, v in zip(names, line, strict=True) if n != "seconds"]
+                            for line in [names, *lines]]  # fmt: skip
+    for path in directory.glob("*.jsonl"):
+        found[path.name] = [json.loads(line) for line in path.read_text().splitlines()]
+        for row in found[path.name]:
+            del row["seconds"]
+    return found
+
+
 def best(directory):
     return json.loads((directory / "best" / "best.json").read_text())
 
@@ -115,6 +131,8 @@ def test_hooks_and_curves_go_on_as_if_nothing_had_been(every, tmp_path):
         assert again[-1].told == hooks[-1].told
         assert records(again) == records(hooks)
         assert again[1].state() == hooks[1].state()
+        assert len(rows(path)) == 4
+        assert rows(path) == rows(tmp_path / "whole")
         assert best(path) == best(tmp_path / "whole")
         for folder in (".", "eval"):
             assert points(path / folder) == points(tmp_path / "whole" / folder)
