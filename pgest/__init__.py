@@ -18,7 +18,7 @@ Hooks
     CheckpointSaverListener, CSVLoggerHook, EvaluationHook, FinalOpsHook, HistoryHook,
     JSONLinesHook, LoggingTensorHook, NanTensorHook, NanLossDuringTrainingError, ProfilerHook,
     ProgressBarHook, StepCounterHook, StopAtEpisodeHook, StopAtStepHook, StopAtTimestepHook,
-    StopOnNoImprovementHook, StopOnReturnHook, SummarySaverHook
+    StopOnNoImprovementHook, StopOnReturnHook, SummarySaverHook, VideoHook
 
 Models and what they are built of, as modules
     models, networks, distributions, losses, returns, normalization, schedules (and Schedule), hooks
@@ -80,6 +80,7 @@ from pgest.hooks import (
     StopOnNoImprovementHook,
     StopOnReturnHook,
     SummarySaverHook,
+    VideoHook,
 )
 from pgest.memory.memory import BatchMemory, RolloutMemory
 from pgest.policies.py_policies import PyPolicy, RandomPyPolicy
@@ -168,6 +169,7 @@ __all__ = [
     "TimeStep",
     "Trajectory",
     "UpdateConfig",
+    "VideoHook",
     "__version__",
     "distributions",
     "evaluate",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import json
 from pathlib import Path
@@ -13,6 +12,7 @@ import click
 import gymnasium
 
 from pgest.commands import options, run_directories
+from pgest.environments import filming
 
 _EPISODES = click.option("--episodes", type=click.IntRange(min=1), default=10, show_default=True)
 
@@ -83,7 +83,7 @@ def enjoy(run: Path, episodes: int, best: bool, video: Path | None) -> None:
             found.env_id, render_mode="human" if video is None else "rgb_array"
         )
         if video is not None:
-            environment = _Filmed(environment, video)
+            environment = _filmed(environment, video)
         try:
             results = found.agent().evaluate(environment, episodes, checkpoint_path=path)
         finally:
@@ -91,49 +91,10 @@ def enjoy(run: Path, episodes: int, best: bool, video: Path | None) -> None:
     click.echo(f"Return {results['return_mean']:.1f}{'' if video is None else f', in {video}'}.")
 
 
-class _Filmed(gymnasium.Wrapper):
-    """Writes each frame of an environment into a video file, as it comes."""
-
-    def __init__(self, env: Any, path: Path) -> None:
-        super().__init__(env)
-        try:
-            self._ffmpeg = importlib.import_module("imageio_ffmpeg")
-        except ImportError as error:
-            raise click.ClickException(
-                "A video needs imageio-ffmpeg, which is not installed: pip install 'pgest[video]'"
-            ) from error
-        self._path = path
-        self._writer: Any = None
-
-    def reset(self, **kwargs: Any) -> Any:
-        """Resets, and writes the first frame."""
-        result = self.env.reset(**kwargs)
-        self._write()
-        return result
-
-    def step(self, action: Any) -> Any:
-        """Steps, and writes a frame."""
-        result = self.env.step(action)
-        self._write()
-        return result
-
-    def close(self) -> None:
-        """Ends the file."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-        super().close()
-
-    def _write(self) -> None:
-        frame: Any = self.env.render()
-        if self._writer is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            height, width = frame.shape[:2]
-            fps = self.env.metadata.get("render_fps", 30)
-            # Without the macro block the frame would be scaled to a multiple of 16; players need
-            # an even size only.
-            self._writer = self._ffmpeg.write_frames(
-                str(self._path), (width, height), fps=fps, macro_block_size=2
-            )
-            self._writer.send(None)
-        self._writer.send(frame.tobytes())
+def _filmed(environment: Any, video: Path) -> filming.Filmed:
+    try:
+        filmed = filming.Filmed(environment)
+    except ImportError as error:
+        raise click.ClickException(str(error)) from error
+    filmed.film(video)
+    return filmed

@@ -22,6 +22,7 @@ from pgest.hooks.stopping import (
     StopOnReturnHook,
 )
 from pgest.hooks.summaries import EVALUATION_TAGS, TAGS, SummarySaverHook, write_hparams
+from pgest.hooks.videos import VideoHook
 
 __all__ = [
     "EVALUATION_TAGS",
@@ -51,6 +52,7 @@ __all__ = [
     "StopOnNoImprovementHook",
     "StopOnReturnHook",
     "SummarySaverHook",
+    "VideoHook",
     "default_hooks",
     "write_hparams",
 ]
