@@ -7,7 +7,8 @@ from pgest.hooks.evaluation import EvaluationHook
 from pgest.hooks.final_ops import FinalOpsHook
 from pgest.hooks.history import HistoryHook
 from pgest.hooks.intervals import Every
-from pgest.hooks.monitor import BaseMonitor, Evaluation, Limits, RunContext
+from pgest.hooks.limits import Limits
+from pgest.hooks.monitor import BaseMonitor, Evaluation, RunContext
 from pgest.hooks.nan import NanLossDuringTrainingError, NanTensorHook
 from pgest.hooks.profiling import ProfilerHook
 from pgest.hooks.progress import ProgressBarHook

@@ -40,7 +40,7 @@ FILE_IDS = [str(path.relative_to(PACKAGE)) for path in FILES]
 each_file = pytest.mark.parametrize("path", FILES, ids=FILE_IDS)
 
 # All Python of the project. Virtual environments may stand beside these folders.
-FOLDERS = (".ci", "benchmarks", "examples", "pgest", "tests")
+FOLDERS = (".ci", "benchmarks", "docs", "examples", "pgest", "tests")
 PATTERNS = ("*.py", *(f"{folder}/**/*.py" for folder in FOLDERS))
 SOURCES = [path for pattern in PATTERNS for path in sorted(REPOSITORY.glob(pattern))]
 SOURCE_IDS = [str(path.relative_to(REPOSITORY)) for path in SOURCES]
