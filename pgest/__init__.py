@@ -34,6 +34,9 @@ What users of TF-Agents look for; training needs none of it
     SavedModelPyTFEagerPolicy, load_policy, saved_steps, materialize_saved_model, evaluate, specs
 """
 
+from pgest.contract import start_up  # noqa: F401 - first, since it imports TensorFlow
+
+# isort: split
 from pgest import (
     distributions,
     graph_environments,

@@ -99,6 +99,9 @@ class PGAgent:
     def __repr__(self) -> str:
         return runs.described(self)
 
+    def _repr_html_(self) -> str:
+        return runs.described_html(self)
+
     @property
     def counters(self) -> counters.Counters:
         """The three counters; those of the newest checkpoint before anything was built."""
@@ -326,11 +329,12 @@ class PGAgent:
         return self._policies
 
     def check(self, env: Any, *, timesteps: int = 100) -> str:
-        """Traces every mode, looks at `timesteps` timesteps, prints and returns what was found.
+        """Traces every mode, looks at `timesteps` timesteps, shows and returns what was found.
 
         Each variable with the modes that use it, traces, what XLA compiles, and a table of what a
         gymnasium environment gave to random actions. Nothing is trained or counted; an episode
         under way is dropped. What training would stop at raises; what it would not see warns.
+        Programs print the text that comes back, notebooks show it as tables.
         """
         trainer = self._trainer_for(env)
         self._evaluator.build(env, self.update_config)

@@ -12,7 +12,7 @@ import tf_keras
 
 from pgest import returns
 from pgest.agents import batch_specs, event_files, loops, prediction, shares
-from pgest.contract import callers, episodes, model_fn, update_config
+from pgest.contract import callers, episodes, model_fn, reports, update_config
 from pgest.environments import making
 from pgest.environments import view as environment_view
 from pgest.hooks import monitor, summaries
@@ -242,7 +242,7 @@ _SUMMARIES: dict[str, Any] = {"mean": np.mean, "std": np.std, "min": np.min, "ma
 
 def statistics(finished: list[episodes.EpisodeStatistics]) -> dict[str, float]:
     """Means and the like of the episodes, by name."""
-    results: dict[str, float] = {}
+    results = reports.EvaluationResults()
     columns: dict[str, list[float]] = {
         "return": [episode.total for episode in finished],
         "length": [float(episode.length) for episode in finished],

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from pgest.agents import event_files, resuming, turns
 from pgest.contract import episodes as episodes_lib
+from pgest.contract import reports
 from pgest.hooks import monitor
 
 _LOGGER = logging.getLogger(__name__)
@@ -323,9 +324,8 @@ def check_override(kind: type, agent: type, num_envs: int) -> None:
         )
 
 
-def described(agent: Any) -> str:
-    """The settings of an agent, a line each; nothing is built or read for it."""
-    lines = {
+def _settings(agent: Any) -> dict[str, Any]:
+    return {
         "model_fn": agent.model.model_fn,
         "params": agent.params,
         "memory": agent.memory,
@@ -333,6 +333,14 @@ def described(agent: Any) -> str:
         "model_dir": agent.model_dir,
         "tf_random_seed": agent.model.seed,
     }
-    return "\n".join(
-        [type(agent).__name__, *(f"  {name}: {value}" for name, value in lines.items())]
-    )
+
+
+def described(agent: Any) -> str:
+    """The settings of an agent, a line each; nothing is built or read for it."""
+    lines = (f"  {name}: {value}" for name, value in _settings(agent).items())
+    return "\n".join([type(agent).__name__, *lines])
+
+
+def described_html(agent: Any) -> str:
+    """The same as a table for notebooks."""
+    return reports.settings_table(type(agent).__name__, _settings(agent))

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from pgest.agents import runs
-from pgest.contract import callers
+from pgest.contract import callers, reports
 from pgest.environments import checking
 from pgest.hooks import monitor
 from pgest.tracing import acting
@@ -78,8 +78,8 @@ def describe(model: model_lib.Model, compiled: Mapping[str, bool]) -> str:
     return "\n".join(lines)
 
 
-def report(trainer: Trainer, timesteps: int) -> str:
-    """Prints and returns what was found; see `PGAgent.check`.
+def report(trainer: Trainer, timesteps: int) -> reports.CheckReport:
+    """Shows and returns what was found; see `PGAgent.check`.
 
     Args:
       trainer: what trains the model in the environment.
@@ -91,12 +91,9 @@ def report(trainer: Trainer, timesteps: int) -> str:
     is_count = isinstance(timesteps, (int, np.integer)) and not isinstance(timesteps, bool)
     if not is_count or timesteps < 0:
         raise ValueError(f"timesteps is {timesteps!r}; expected an integer of 0 or more.")
-    lines = [trainer.describe()]
     seen = trainer.examine(timesteps) if timesteps else None
-    if seen is not None:
-        lines += ["", "the environment, with random actions:", seen.table()]
-    found = "\n".join(lines)
-    print(found)
+    found = reports.CheckReport(trainer.describe(), () if seen is None else seen.rows)
+    found.show()
     if seen is not None and seen.failure is not None:
         raise seen.failure
     for fault in () if seen is None else seen.faults:

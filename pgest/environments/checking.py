@@ -31,14 +31,6 @@ class Examination:
         """What is wrong, a sentence each."""
         return [f"{name}: {fault}" for name, _, fault in self.rows if fault]
 
-    def table(self) -> str:
-        """A line for everything that was looked at."""
-        rows = [(name, seen, fault or "ok") for name, seen, fault in self.rows]
-        widths = [max(len(row[column]) for row in rows) for column in range(2)]
-        return "\n".join(
-            f"{name:{widths[0]}}  {seen:{widths[1]}}  {fault}" for name, seen, fault in rows
-        )
-
 
 def examine(view: EnvironmentView, timesteps: int) -> Examination:
     """Steps environments with random actions that their masks allow.

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import collections
 import math
+import warnings
 from typing import Any, TextIO
 
-from tqdm import auto
+import tqdm
 
 from pgest.hooks import intervals, monitor
+
+with warnings.catch_warnings():
+    # A notebook without ipywidgets gets its bar as text: no reason to warn where none is drawn.
+    warnings.simplefilter("ignore", tqdm.TqdmWarning)
+    from tqdm import auto
 
 _FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt} {unit} [{elapsed}<{remaining}{postfix}]"
 _FORMAT_OF_UNIT = {
