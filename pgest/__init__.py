@@ -34,6 +34,8 @@ What users of TF-Agents look for; training needs none of it
     SavedModelPyTFEagerPolicy, load_policy, saved_steps, materialize_saved_model, evaluate, specs
 """
 
+import typing
+
 from pgest.contract import start_up  # noqa: F401 - first, since it imports TensorFlow
 
 # isort: split
@@ -51,6 +53,7 @@ from pgest import (
 )
 from pgest.agents.agent import PGAgent
 from pgest.agents.policy_evaluation import evaluate
+from pgest.contract import foreign_names
 from pgest.contract.episodes import EpisodeStatistics
 from pgest.contract.model_fn import EstimatorSpec, Modes
 from pgest.contract.run_config import RunConfig
@@ -204,3 +207,9 @@ __all__ = [
     "transition",
     "truncation",
 ]
+
+
+if not typing.TYPE_CHECKING:  # a type checker knows every name
+
+    def __getattr__(name):
+        raise foreign_names.absent(name)

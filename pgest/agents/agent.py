@@ -252,6 +252,7 @@ class PGAgent:
         evaluator.write_summaries(self.events, name, results, of_run=self._run is not None)
         return results
 
+    @foreign_names.told
     def predict(
         self,
         observations: Any,
@@ -294,6 +295,7 @@ class PGAgent:
         """The policy that samples; `policy` is its mode."""
         return self._agent_policies().raw
 
+    @foreign_names.told
     def export_saved_model(
         self,
         export_dir_base: str | os.PathLike[str],

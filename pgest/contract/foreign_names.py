@@ -16,6 +16,7 @@ T = TypeVar("T")
 _LARGE = 10_000
 _UPDATE = "PGAgent(..., optimizer_params={{{}}})"
 _MODEL = "pgest.models.PPO({}), and so for every ready-made model"
+_EVERY = "every=pgest.Every({})"
 # Where a name of another library went; what is written there, not what it means.
 HINTS = {
     "gamma": _UPDATE.format("'discount': 0.99"),
@@ -60,6 +61,47 @@ HINTS = {
     "deterministic": "agent.evaluate(env, greedy=True)",
     "render": "gymnasium.make('CartPole-v1', render_mode='human'), as the environment",
     "input_fn": "an environment in its place: agent.train(env, ...), agent.evaluate(env, ...)",
+    "steps": "agent.train(env, steps=1000); an evaluation counts agent.evaluate(env, episodes=20)",
+    "hooks": "agent.train(env, ..., hooks=[...]); of evaluations and predictions "
+    "EstimatorSpec(evaluation_hooks=[...], prediction_hooks=[...])",
+    "saving_listeners": "agent.train(..., hooks=[pgest.CheckpointSaverHook(every, listeners)])",
+    "scaffold": "not needed: variables are initialised and saved by the agent; start from others "
+    "with PGAgent(..., warm_start_from='runs/before')",
+    "session_config": "RunConfig(intra_op_parallelism_threads=1); there is no session",
+    "serving_input_receiver_fn": "agent.export_saved_model('exports'): the observation space says "
+    "what is served",
+    "hidden_units": _MODEL.format("hidden_sizes=(64, 64)"),
+    "graph_fn": "the `network` of a class Mine(pgest.models.VPG) of yours, or layers in a model_fn",
+    "num_states": "pgest.get_observation_space(), inside a model_fn",
+    "num_actions": "pgest.get_action_space(), inside a model_fn",
+    "is_continuous": "what the action space says by itself",
+    "every_n_steps": _EVERY.format("steps=100"),
+    "every_n_iter": _EVERY.format("steps=100"),
+    "every_n_secs": _EVERY.format("seconds=60"),
+    "save_steps": _EVERY.format("steps=100"),
+    "save_secs": _EVERY.format("seconds=600"),
+}
+# Names of other libraries that are looked for in this package, and what is there.
+SUCCESSORS = {
+    "Estimator": "pgest.PGAgent",
+    "ModeKeys": "pgest.Modes",
+    "SessionRunHook": "pgest.BaseMonitor",
+    "SessionRunContext": "pgest.RunContext",
+    "SecondOrStepTimer": "pgest.Every",
+    "WarmStartSettings": "PGAgent(..., warm_start_from='runs/before')",
+    "Agent": "pgest.PGAgent",
+    "TRPOAgent": "pgest.PGAgent(pgest.models.TRPO())",
+    "PGModel": "a model_fn of your own, or pgest.models.VPG",
+    "VPGModel": "pgest.models.VPG",
+    "TRPOModel": "pgest.models.TRPO",
+    "GymEnvironment": "an id, as in agent.train('CartPole-v1', ...); pgest.make, gymnasium.make",
+    "Memory": "pgest.BatchMemory",
+    "VPG": "pgest.models.VPG",
+    "A2C": "pgest.models.A2C",
+    "PPO": "pgest.models.PPO",
+    "TRPO": "pgest.models.TRPO",
+    "make_vec_env": "pgest.make('CartPole-v1', num_envs=8)",
+    "evaluate_policy": "pgest.evaluate",
 }
 
 
@@ -70,6 +112,16 @@ def hints(names: Iterable[str]) -> str:
     " gamma is PGAgent(..., optimizer_params={'discount': 0.99})."
     """
     return "".join(f" {name} is {HINTS[name]}." for name in names if name in HINTS)
+
+
+def absent(name: str) -> AttributeError:
+    """What `pgest.<name>` raises where there is no such name.
+
+    >>> str(absent("ModeKeys"))
+    "module 'pgest' has no attribute 'ModeKeys'. It is pgest.Modes."
+    """
+    hint = f". It is {SUCCESSORS[name]}." if name in SUCCESSORS else ""
+    return AttributeError(f"module 'pgest' has no attribute {name!r}{hint}")
 
 
 def told(function: Callable[P, R]) -> Callable[P, R]:

@@ -12,6 +12,8 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
+from pgest.contract import foreign_names, given, notes
+
 
 class Modes(str, enum.Enum):
     """What a call of model_fn is for.
@@ -34,6 +36,7 @@ class Modes(str, enum.Enum):
 ACTING = (Modes.PREDICT, Modes.COLLECT)
 
 
+@foreign_names.told_fields
 @dataclasses.dataclass(frozen=True)
 class EstimatorSpec:
     """What model_fn returns: the ops and tensors of one mode, checked when made.
@@ -214,10 +217,15 @@ class ModelFn:
 
     def __call__(self, features: Any, labels: Any, mode: Modes, **context: Any) -> EstimatorSpec:
         """Calls the user's function and checks that it returned a spec of this mode."""
-        known = {"mode": mode, **context}
-        spec = self._model_fn(
-            features=features, labels=labels, **{name: known.get(name) for name in self._wanted}
-        )
+        known = {"features": features, "labels": labels, "params": context.get("params")}
+        known = {name: _named(value, name, mode) for name, value in known.items()}
+        arguments = {**context, **known, "mode": mode}
+        wanted = ("features", "labels", *self._wanted)
+        try:
+            spec = self._model_fn(**{name: arguments.get(name) for name in wanted})
+        except Exception as error:
+            notes.add(error, self.name, str(mode), known)
+            raise
         if not isinstance(spec, EstimatorSpec):
             raise TypeError(
                 f"model_fn {self.name} returned {type(spec).__name__} for Modes.{mode}; expected "
@@ -281,6 +289,11 @@ class _Arguments:
                 f"params {sorted(params)} were given, but {shown} does not take `params`: add the "
                 "argument, or do not pass params."
             )
+
+
+def _named(value: Any, name: str, mode: Modes) -> Any:
+    """A dict that tells of a name that is missing; anything else as it is."""
+    return given.Given(value, name, str(mode)) if type(value) is dict else value
 
 
 def _bound_keywords(model_fn: Any) -> set[str]:

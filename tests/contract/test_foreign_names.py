@@ -1,5 +1,7 @@
 """Names of other libraries get one hint each, wherever they are tried."""
 
+import operator
+import re
 import warnings
 
 import pytest
@@ -27,6 +29,13 @@ def agent():
         (lambda: agent().train("CartPole-v1", callback=None), "hooks="),
         (lambda: agent().train("CartPole-v1", n_envs=4), "num_envs=8"),
         (lambda: agent().evaluate("CartPole-v1", n_eval_episodes=9), "episodes=20"),
+        (lambda: agent().evaluate("CartPole-v1", steps=9), r"evaluate\(env, episodes=20\)"),
+        (lambda: agent().predict(input_fn=print), "an environment in its place"),
+        (lambda: agent().export_saved_model("x", serving_input_receiver_fn=print), "space says"),
+        (
+            lambda: pgest.models.VPG(graph_fn=print),
+            r"`network` of a class Mine\(pgest.models.VPG\)",
+        ),
     ],
 )
 def test_a_foreign_keyword_is_told(call, hint):
@@ -44,6 +53,29 @@ def test_a_foreign_key_of_a_dict_is_told():
 def test_a_name_that_nobody_knows_is_told_with_those_that_exist():
     with pytest.raises(TypeError, match=r"PGAgent.evaluate has no epsiodes; it takes .*episodes"):
         agent().evaluate("CartPole-v1", epsiodes=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "here"),
+    [
+        ("ModeKeys", "pgest.Modes"),
+        ("Estimator", "pgest.PGAgent"),
+        ("VPGModel", "pgest.models.VPG"),
+        ("GymEnvironment", "an id"),
+    ],
+)
+def test_a_foreign_name_in_the_package_is_told(name, here):
+    with pytest.raises(AttributeError, match=f"no attribute '{name}'. It is {here}"):
+        getattr(pgest, name)
+
+
+def test_the_successors_that_are_names_exist():
+    for path in foreign_names.SUCCESSORS.values():
+        found = re.fullmatch(r"pgest\.([\w.]+)", path)
+        if found:
+            assert operator.attrgetter(found[1])(pgest)
+    with pytest.raises(AttributeError, match="module 'pgest' has no attribute 'nonsense'$"):
+        pgest.nonsense  # noqa: B018
 
 
 def test_a_large_number_without_a_name_is_told(monkeypatch):
