@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pgest.agents import evaluator, exports, loops, resuming, runs, trainers
+from pgest.agents import descriptions, evaluator, exports, loops, resuming, runs, trainers
 from pgest.agents import trainer as trainer_lib
 from pgest.agents.event_files import EventWriters
 from pgest.agents.saved_state import SavedState
@@ -371,10 +371,8 @@ class PGAgent:
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
-        """What TensorBoard's HParams page shows."""
-        update = vars(self.update_config)
-        given = {name: value for name, value in update.items() if value is not None}
-        return {**self.model.model_fn.hyperparameters, **self.params, **given}
+        """What TensorBoard's HParams page shows, but for the environment."""
+        return descriptions.hyperparameters(self)
 
     @property
     def summary_writer(self) -> tf.summary.SummaryWriter | None:

@@ -279,9 +279,9 @@ def write_summaries(
         writer = events.writer(folder, of_run=of_run)
         if writer is None:
             return
-        with writer.as_default(step=step), tf.summary.record_if(True):
-            for tag, value in summaries.evaluation_scalars(results).items():
-                tf.summary.scalar(tag, value)
+        with writer.as_default(step=step):
+            shown = summaries.evaluation_scalars(results)
+            summaries.write_points(shown, summaries.EVALUATION_TAGS)
         writer.flush()
     except (tf.errors.OpError, OSError) as error:  # what was played is worth more than its curve
         events.drop(folder)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pgest.agents import event_files, resuming, turns
+from pgest.agents import descriptions, event_files, resuming, turns
 from pgest.contract import episodes as episodes_lib
 from pgest.contract import reports
 from pgest.hooks import monitor
@@ -37,7 +37,7 @@ class Run(monitor.RunContext):
             limits=limits,
             agent=agent,
             environment=environment,
-            hyperparameters=agent.hyperparameters,
+            hyperparameters=descriptions.hyperparameters(agent, environment),
         )
         self._agent = agent
         self.turns = turns.Turns(self)

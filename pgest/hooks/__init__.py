@@ -14,6 +14,7 @@ from pgest.hooks.profiling import ProfilerHook
 from pgest.hooks.progress import ProgressBarHook
 from pgest.hooks.reporting import LoggingTensorHook
 from pgest.hooks.row_files import CSVLoggerHook, JSONLinesHook
+from pgest.hooks.run_pages import write_hparams
 from pgest.hooks.speed import StepCounterHook
 from pgest.hooks.stopping import (
     StopAtEpisodeHook,
@@ -22,7 +23,7 @@ from pgest.hooks.stopping import (
     StopOnNoImprovementHook,
     StopOnReturnHook,
 )
-from pgest.hooks.summaries import EVALUATION_TAGS, TAGS, SummarySaverHook, write_hparams
+from pgest.hooks.summaries import EVALUATION_TAGS, TAGS, SummarySaverHook
 from pgest.hooks.videos import VideoHook
 
 __all__ = [

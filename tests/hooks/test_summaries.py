@@ -6,7 +6,7 @@ from tensorboard.compat.proto import event_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 from tensorboard.util import tensor_util
 
-from pgest import hooks
+from pgest import hooks, schedules
 from pgest.hooks import monitor, speed, summaries
 from tests.hooks.hooks_driver import Run, Update, read_scalars
 
@@ -216,13 +216,27 @@ def test_hyperparameters_are_written_when_the_run_begins(tmp_path):
         "activation": "tanh",
         "clip": 0.25,
         "width": 64.0,
+        "layers": "[64, 64]",
+        "nothing": "None",
     }
 
 
 def test_write_hparams_returns_what_it_wrote():
     writer = tf.summary.create_noop_writer()
     assert hooks.write_hparams(writer, {"a": {"b": {"c": 1}}, "d": object()}) == {"a.b.c": 1}
-    assert hooks.write_hparams(writer, {"d": object()}) == {}
+    assert hooks.write_hparams(writer, {"d": object(), "long": "x" * 1000}) == {}
+
+
+def test_write_hparams_says_what_a_schedule_does():
+    writer = tf.summary.create_noop_writer()
+    params = {
+        "rate": schedules.linear(1e-3, 1e-4),
+        "clip": schedules.Schedule(lambda step: 0.5 + step, clock="global_step"),
+    }
+    assert hooks.write_hparams(writer, params) == {
+        "rate": "0.001 to 0.0001 by progress",
+        "clip": "0.5 at first, by global_step",
+    }
 
 
 # --- speed ---
