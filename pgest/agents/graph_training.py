@@ -127,6 +127,13 @@ class GraphTrainer:
                 "scalars to EstimatorSpec(metrics=...).",
                 stacklevel=3,
             )
+        if self._agent.config.save_histograms:
+            warnings.warn(
+                "RunConfig.save_histograms writes nothing while a model trains in the graph: train "
+                'in environments on the host, such as pgest.make("CartPole-v1").',
+                stacklevel=3,
+            )
+        trainer.write_graph(self._agent, self._update)
 
     def _mask_spec(self, env: graph_environment.GraphEnvironment) -> Any:
         state = env.initial(tf.constant([0, 0]))

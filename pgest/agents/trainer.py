@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
+import tensorflow as tf
 
 from pgest.agents import runs
 from pgest.contract import callers, reports
 from pgest.environments import checking
 from pgest.hooks import monitor
-from pgest.tracing import acting
+from pgest.tracing import acting, updating
 from pgest.tracing import model as model_lib
 
 
@@ -99,3 +100,12 @@ def report(trainer: Trainer, timesteps: int) -> reports.CheckReport:
     for fault in () if seen is None else seen.faults:
         callers.warn(f"The environment: {fault}.")
     return found
+
+
+def write_graph(agent: Any, update: updating.UpdateGraph) -> None:
+    """Writes the graph of a training step to TensorBoard, for a new model that asks for it."""
+    writer = agent.summary_writer
+    if writer is None or not agent.config.save_graph or agent.counters.step > 0:
+        return
+    with writer.as_default(step=0), tf.summary.record_if(True):
+        tf.summary.graph(update.step.graph)

@@ -111,7 +111,7 @@ class HostTrainer:
             self._check_first_batch(batch)
         run.before_update()
         updater = self._updater
-        if run.take_summary_request() and probing.has_summaries(self._operation_types or ()):
+        if run.take_summary_request() and self._has_summaries():
             updater = self._updater_with_summaries()
         counters = self._agent.counters
         counters.publish(run.progress, lambda v: updater.reads(v) or self.actor.program.reads(v))
@@ -235,6 +235,10 @@ class HostTrainer:
         overlapped = agent.config.overlap_updates
         return loops.HostLoop(self.actor, self.view, self.memory, agent.counters, overlapped)
 
+    def _has_summaries(self) -> bool:
+        types = self._operation_types or ()
+        return self._agent.config.save_histograms or probing.has_summaries(types)
+
     def _updater_with_summaries(self) -> updating.Updater:
         writer = self._agent.summary_writer
         if self._summary_updater is None or self._summary_updater[0] is not writer:
@@ -287,6 +291,7 @@ class HostTrainer:
             self._operation_types = probing.check_log_probabilities(
                 self._model, features, labels, piece, compare=not self._holds_older
             )
+        trainer.write_graph(self._agent, self._updater.graph)
 
     def _check_memory(self) -> None:
         if not self.actor.recurrent:

@@ -47,6 +47,10 @@ class RunConfig:
         Hooks, checkpoints and evaluations see whole updates alone: an update counts, and
         `after_run` tells of it, once the next batch is there. Hooks that assign to what the update
         reads, a learning rate for one, do so in `after_run`.
+      save_histograms: TensorBoard also gets histograms of the weights, of the gradients before
+        clipping and of the actions, each time that a summary is written. Such an update takes
+        longer. In-graph environments write none.
+      save_graph: TensorBoard also gets the graph of a training step, once, before the first.
 
     Raises:
       ValueError: a value is out of range, or two of `save_checkpoints_*` are given.
@@ -71,6 +75,8 @@ class RunConfig:
     iterations_per_loop: int = 1
     intra_op_parallelism_threads: int | None = None
     overlap_updates: bool = False
+    save_histograms: bool = False
+    save_graph: bool = False
 
     def __post_init__(self) -> None:
         clocks = ("save_checkpoints_steps", "save_checkpoints_secs", "save_checkpoints_episodes")
@@ -93,10 +99,10 @@ class RunConfig:
                     f"RunConfig.tf_random_seed is {self.tf_random_seed}; expected less than 2**31."
                 )
         _check_path("model_dir", self.model_dir)
-        if not isinstance(self.overlap_updates, bool):
-            raise TypeError(
-                f"RunConfig.overlap_updates is {self.overlap_updates!r}; expected True or False."
-            )
+        for name in ("overlap_updates", "save_histograms", "save_graph"):
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise TypeError(f"RunConfig.{name} is {value!r}; expected True or False.")
         if not isinstance(self.jit_compile, bool) and self.jit_compile != "auto":
             raise ValueError(
                 f"RunConfig.jit_compile is {self.jit_compile!r}; expected 'auto', True or False."

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from pgest import losses, returns, schedules
 from pgest.contract import model_fn, update_config
-from pgest.tracing import acting, programs
+from pgest.tracing import acting, histograms, programs
 from pgest.tracing import model as model_lib
 from pgest.tracing import preparation as preparation_lib
 
@@ -44,6 +44,7 @@ class UpdateGraph:
         they do nothing.
 
     Attributes:
+      step: one execution of the train_op, traced.
       names: of the metrics that `run` returns.
       hooks: the training hooks of model_fn's spec.
       static: whether every shape is known, so that XLA can compile it once.
@@ -62,6 +63,7 @@ class UpdateGraph:
         self._recurrent = recurrent
         self._prepare = preparation_lib.Preparation(config, recurrent, model.counters)
         self._writer = writer
+        self._histograms = histograms.Histograms(model, writer)
         horizon, num_envs = signature["reward"].shape
         self._minibatches = self._count_minibatches(horizon, num_envs)
         self.static = horizon is not None and (
@@ -83,8 +85,8 @@ class UpdateGraph:
                 policy_state,
             )
         step = tf.function(self._train_step, autograph=False)
-        self._step = step.get_concrete_function(*minibatch)
-        model.store.adopt(list(self._step.variables))
+        self.step = step.get_concrete_function(*minibatch)
+        model.store.adopt(self._histograms.without_own(self.step.variables))
         self.permutation_spec = tf.TensorSpec([None, None], tf.int32)
         if self.static:
             rows = self.rows(horizon, num_envs)
@@ -95,7 +97,7 @@ class UpdateGraph:
         if not self.static:
             return False
         in_loop = in_loop or bool(self._minibatches) or self._config.epochs > 1
-        if wanted == "auto" and in_loop and programs.convolves(self._step):
+        if wanted == "auto" and in_loop and programs.convolves(self.step):
             return False
         return wanted
 
@@ -149,8 +151,9 @@ class UpdateGraph:
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Returns the metrics' means `[M]`, steps executed, and how far one moved global_step."""
         features, labels, metrics = self._prepare(batch)
+        self._histograms.write_update(labels)
         if not self._minibatches and self._config.epochs == 1:
-            means, moved, _ = self._step(features, labels)
+            means, moved, _ = self.step(features, labels)
             steps = tf.ones([], tf.int64)
         else:
             means, steps, moved = self._loop(features, labels, permutations, steps_left)
@@ -186,7 +189,7 @@ class UpdateGraph:
                 else:
                     chosen = order[start : tf.minimum(start + size, rows)]
                 part = self._gather(features, labels, chosen)
-            values, moved_now, kl = self._step(*part)
+            values, moved_now, kl = self.step(*part)
             return step + 1, sums + values, tf.maximum(moved, moved_now), kl
 
         zeros = tf.zeros([len(self._step_names)], tf.float32)
@@ -216,6 +219,7 @@ class UpdateGraph:
         step_variable = self._model.counters.variables["global_step"]
         before = step_variable.read_value()
         spec, build = self._call(features, labels)
+        self._histograms.write_step(before, build)
         self._after_batch = spec.after_batch
         self.hooks = (*spec.training_chief_hooks, *spec.training_hooks)
         _check_tensors(spec.distribution)

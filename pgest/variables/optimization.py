@@ -122,6 +122,7 @@ def _gradients(
             "them out with var_list=..., or check for a tf.stop_gradient, a cast to integers or "
             "NumPy code between them and the loss."
         )
+    build.gradients.append(list(zip(gradients, variables, strict=True)))
     norm = tf.linalg.global_norm(gradients)
     build.metrics[_metric_name("gradient_norm", number)] = norm
     if clip_norm is not None:

@@ -130,6 +130,7 @@ class Build:
     Attributes:
       requested: the variables of the store that the call used, by name, in the order of asking.
       metrics: scalars by name, reported beside those of the model_fn's spec.
+      gradients: of each loss that `minimize` was given, (gradient, variable) before clipping.
       optimizers: how many `minimize` has applied so far.
       layers: the Keras layers that it called.
       error: the first that was raised while a variable was being made.
@@ -142,6 +143,7 @@ class Build:
         self.counters = store.counters
         self.requested: dict[str, tf.Variable] = {}
         self.metrics: dict[str, tf.Tensor] = {}
+        self.gradients: list[list[tuple[Any, tf.Variable]]] = []
         self.optimizers = 0
         self.error: Exception | None = None
         self.layers = called_layers.CalledLayers()
