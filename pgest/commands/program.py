@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
-from pgest.commands import playing_commands, settings_command, training_command
+from pgest.commands import options, playing_commands, settings_command, training_command
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Program(click.Group):
+    """Says Ctrl-C with the same exit code at every moment; click would say 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs a command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            raise click.exceptions.Exit(options.INTERRUPTED) from None
+
+
+@click.group(cls=_Program, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="pgest", prog_name="pgest")
 def pgest() -> None:
     """Policy gradients on TensorFlow, from the command line.

@@ -144,6 +144,14 @@ def test_models_of_ones_own(tmp_path, monkeypatch):
         run_directories.own_model("my_policies:Careful", {"clip": 0.1})
 
 
+def test_an_interrupt_before_training_has_the_same_exit_code(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "interrupted.py").write_text("import os; os.kill(os.getpid(), 2)")
+    result = call("train", "--model", "interrupted:model_fn", "--env", "CartPole-v1")
+    assert result.exit_code == 130
+    assert result.output.splitlines()[-1] == "Interrupted."
+
+
 @pytest.mark.slow
 def test_an_interrupt_loses_nothing(tmp_path):
     command = [sys.executable, "-m", "pgest", *TRAIN[:-1], "--timesteps", "10000000"]
