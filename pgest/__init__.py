@@ -16,9 +16,10 @@ Memories
 Hooks
     BaseMonitor, RunContext, Every, Limits, Evaluation, CheckpointSaverHook,
     CheckpointSaverListener, CSVLoggerHook, EvaluationHook, FinalOpsHook, HistoryHook,
-    JSONLinesHook, LoggingTensorHook, NanTensorHook, NanLossDuringTrainingError, ProfilerHook,
-    ProgressBarHook, StepCounterHook, StopAtEpisodeHook, StopAtStepHook, StopAtTimestepHook,
-    StopOnNoImprovementHook, StopOnReturnHook, SummarySaverHook, VideoHook
+    JSONLinesHook, LoggingTensorHook, NanTensorHook, NanLossDuringTrainingError,
+    OptunaPruningHook, ProfilerHook, ProgressBarHook, StepCounterHook, StopAtEpisodeHook,
+    StopAtStepHook, StopAtTimestepHook, StopOnNoImprovementHook, StopOnReturnHook,
+    SummarySaverHook, VideoHook
 
 Models and what they are built of, as modules
     models, networks, distributions, losses, returns, normalization, schedules (and Schedule), hooks
@@ -76,6 +77,7 @@ from pgest.hooks import (
     LoggingTensorHook,
     NanLossDuringTrainingError,
     NanTensorHook,
+    OptunaPruningHook,
     ProfilerHook,
     ProgressBarHook,
     RunContext,
@@ -147,6 +149,7 @@ __all__ = [
     "Modes",
     "NanLossDuringTrainingError",
     "NanTensorHook",
+    "OptunaPruningHook",
     "PGAgent",
     "PolicySavedModelTrigger",
     "PolicySaver",

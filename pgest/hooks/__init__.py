@@ -12,6 +12,7 @@ from pgest.hooks.monitor import BaseMonitor, Evaluation, RunContext
 from pgest.hooks.nan import NanLossDuringTrainingError, NanTensorHook
 from pgest.hooks.profiling import ProfilerHook
 from pgest.hooks.progress import ProgressBarHook
+from pgest.hooks.pruning import OptunaPruningHook
 from pgest.hooks.reporting import LoggingTensorHook
 from pgest.hooks.row_files import CSVLoggerHook, JSONLinesHook
 from pgest.hooks.run_pages import write_hparams
@@ -44,6 +45,7 @@ __all__ = [
     "LoggingTensorHook",
     "NanLossDuringTrainingError",
     "NanTensorHook",
+    "OptunaPruningHook",
     "ProfilerHook",
     "ProgressBarHook",
     "RunContext",
