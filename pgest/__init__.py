@@ -21,6 +21,9 @@ Hooks
     StopAtStepHook, StopAtTimestepHook, StopOnNoImprovementHook, StopOnReturnHook,
     SummarySaverHook, VideoHook
 
+Figures
+    plot_runs
+
 Models and what they are built of, as modules
     models, networks, distributions, losses, returns, normalization, schedules (and Schedule), hooks
 
@@ -89,6 +92,7 @@ from pgest.hooks import (
     StopOnReturnHook,
     SummarySaverHook,
     VideoHook,
+    plot_runs,
 )
 from pgest.memory.memory import BatchMemory, RolloutMemory
 from pgest.policies.py_policies import PyPolicy, RandomPyPolicy
@@ -198,6 +202,7 @@ __all__ = [
     "models",
     "networks",
     "normalization",
+    "plot_runs",
     "restart",
     "returns",
     "saved_steps",

@@ -6,7 +6,13 @@ from typing import Any
 
 import click
 
-from pgest.commands import options, playing_commands, settings_command, training_command
+from pgest.commands import (
+    options,
+    playing_commands,
+    plotting_command,
+    settings_command,
+    training_command,
+)
 
 
 class _Program(click.Group):
@@ -36,6 +42,7 @@ for command in (
     playing_commands.evaluate,
     playing_commands.enjoy,
     playing_commands.export,
+    plotting_command.plot,
     settings_command.settings,
 ):
     pgest.add_command(command)

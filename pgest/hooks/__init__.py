@@ -10,6 +10,7 @@ from pgest.hooks.intervals import Every
 from pgest.hooks.limits import Limits
 from pgest.hooks.monitor import BaseMonitor, Evaluation, RunContext
 from pgest.hooks.nan import NanLossDuringTrainingError, NanTensorHook
+from pgest.hooks.plots import plot_runs
 from pgest.hooks.profiling import ProfilerHook
 from pgest.hooks.progress import ProgressBarHook
 from pgest.hooks.pruning import OptunaPruningHook
@@ -58,5 +59,6 @@ __all__ = [
     "SummarySaverHook",
     "VideoHook",
     "default_hooks",
+    "plot_runs",
     "write_hparams",
 ]

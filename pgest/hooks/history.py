@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pgest.hooks import intervals, monitor, records
+import numpy as np
+
+from pgest.hooks import intervals, monitor, plots, records
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
 
 _PLOTTED = ("episode/return", "eval/return_mean", "loss")
-_FEW = 50  # points, below which each is marked: a line through one of them shows nothing
 
 
 class HistoryHook(monitor.BaseMonitor):
@@ -91,15 +91,21 @@ class HistoryHook(monitor.BaseMonitor):
         Raises:
           ImportError: pandas is not installed.
         """
-        return _notebook_module("pandas", "HistoryHook.to_pandas").DataFrame(self.records)
+        pandas = plots.imported("pandas", "HistoryHook.to_pandas", "notebook")
+        return pandas.DataFrame(self.records)
 
-    def plot(self, *names: str, x: str = "timestep") -> matplotlib.figure.Figure:
+    def plot(self, *names: str, x: str = "timestep", smooth: int = 1) -> matplotlib.figure.Figure:
         """Draws one curve below the other.
+
+        What was recorded after a run's last update is not drawn, but for evaluations: the episodes
+        that ended in a batch that was not filled are its short ones, and would bend the curve.
 
         Args:
           *names: what to draw, such as "episode/return", "loss"; the returns of training and of
             evaluations and the loss, as far as there are any, unless given.
           x: what to draw it against: "timestep", "step", "episode" or "seconds".
+          smooth: each point is the mean over this many, itself and those before it; the points
+            themselves are pale behind it.
 
         Returns:
           The `matplotlib` figure; a notebook shows it where it is the last of a cell.
@@ -107,8 +113,10 @@ class HistoryHook(monitor.BaseMonitor):
         Raises:
           ImportError: matplotlib is not installed.
           KeyError: no record has one of the names; the message lists those there are.
+          ValueError: `smooth` is not positive.
         """
-        pyplot = _notebook_module("matplotlib.pyplot", "HistoryHook.plot")
+        intervals.positive_count("HistoryHook.plot(smooth=…)", smooth)
+        pyplot = plots.imported("matplotlib.pyplot", "HistoryHook.plot", "notebook")
         known = sorted({name for record in self.records for name in record})
         names = names or tuple(name for name in _PLOTTED if name in known)
         unknown = [name for name in (*names, x) if name not in known]
@@ -117,27 +125,22 @@ class HistoryHook(monitor.BaseMonitor):
                 f"HistoryHook has no record of {unknown or 'a return or a loss'}; there are: "
                 f"{', '.join(known) or 'no records yet'}."
             )
-        figure, grid = pyplot.subplots(
-            len(names), sharex=True, squeeze=False, figsize=(8, 2.5 * len(names))
-        )
-        for axes, name in zip(grid[:, 0], names, strict=True):
-            points = [(record[x], record[name]) for record in self.records if name in record]
-            axes.plot(*zip(*points, strict=True), marker="." if len(points) < _FEW else None)
+        figure, grid = plots.charts(pyplot, len(names))
+        for axes, name in zip(grid, names, strict=True):
+            points = [(record[x], record[name]) for record in self._drawn(name) if name in record]
+            plots.draw(axes, np.array(points, np.float64).reshape(-1, 2), smooth)
             axes.set_ylabel(name)
-            axes.grid(alpha=0.3)
-        grid[-1, 0].set_xlabel(x)
-        figure.tight_layout()
-        if "inline" in pyplot.get_backend():
-            pyplot.close(figure)  # or a notebook would show it twice: as open, and as a result
-        return figure
+        grid[-1].set_xlabel(x)
+        return plots.finished(pyplot, figure)
 
-
-def _notebook_module(name: str, user: str) -> Any:
-    """Imports a module of the `notebook` extra when it is first needed."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ImportError(
-            f"{user} needs {name.partition('.')[0]}, which is not installed: "
-            "pip install 'pgest[notebook]'"
-        ) from error
+    def _drawn(self, name: str) -> list[dict[str, float]]:
+        """The records of what is finished: of updates, or of evaluations."""
+        after_updates = self._every is None or self._every.unit == "steps"
+        if name.startswith("eval") or not after_updates:
+            return self.records
+        before: list[dict[str, float]] = [{}, *self.records[:-1]]
+        return [
+            record
+            for record, previous in zip(self.records, before, strict=True)
+            if record["step"] != previous.get("step")
+        ]
