@@ -4,7 +4,8 @@ Start with a `model_fn` that returns an `EstimatorSpec` (or a ready-made one, `m
 `PGAgent` that trains it on an environment. The names, in the order in which one meets them:
 
 Agent and contract
-    PGAgent, EstimatorSpec, Modes, RunConfig, UpdateConfig, EpisodeStatistics
+    PGAgent, EstimatorSpec, Modes, RunConfig, UpdateConfig, EpisodeStatistics,
+    train_and_evaluate, TrainSpec, EvalSpec, Exporter, BestExporter, LatestExporter, FinalExporter
 
 Inside a model_fn
     minimize, scope, get_global_step, get_global_timestep, get_global_episode,
@@ -19,7 +20,8 @@ Hooks
     JSONLinesHook, LoggingTensorHook, NanTensorHook, NanLossDuringTrainingError,
     OptunaPruningHook, ProfilerHook, ProgressBarHook, StepCounterHook, StopAtEpisodeHook,
     StopAtStepHook, StopAtTimestepHook, StopOnNoImprovementHook, StopOnReturnHook,
-    SummarySaverHook, VideoHook
+    SummarySaverHook, VideoHook, stop_if_higher_hook, stop_if_lower_hook,
+    stop_if_no_increase_hook, stop_if_no_decrease_hook
 
 Figures
     plot_runs
@@ -57,6 +59,7 @@ from pgest import (
 )
 from pgest.agents.agent import PGAgent
 from pgest.agents.policy_evaluation import evaluate
+from pgest.agents.training_and_evaluation import EvalSpec, TrainSpec, train_and_evaluate
 from pgest.contract import foreign_names
 from pgest.contract.episodes import EpisodeStatistics
 from pgest.contract.model_fn import EstimatorSpec, Modes
@@ -93,6 +96,10 @@ from pgest.hooks import (
     SummarySaverHook,
     VideoHook,
     plot_runs,
+    stop_if_higher_hook,
+    stop_if_lower_hook,
+    stop_if_no_decrease_hook,
+    stop_if_no_increase_hook,
 )
 from pgest.memory.memory import BatchMemory, RolloutMemory
 from pgest.policies.py_policies import PyPolicy, RandomPyPolicy
@@ -112,6 +119,7 @@ from pgest.policies.time_steps import (
 )
 from pgest.saved_policies.async_policy_saver import AsyncPolicySaver
 from pgest.saved_policies.eager_policy import SavedModelPyTFEagerPolicy
+from pgest.saved_policies.exporters import BestExporter, Exporter, FinalExporter, LatestExporter
 from pgest.saved_policies.loader import load_policy, materialize_saved_model, saved_steps
 from pgest.saved_policies.policy_saver import PolicySaver
 from pgest.saved_policies.policy_saver_hook import PolicySaverHook
@@ -134,20 +142,25 @@ __all__ = [
     "BaseMonitor",
     "BatchMemory",
     "CSVLoggerHook",
+    "BestExporter",
     "CheckpointSaverHook",
     "CheckpointSaverListener",
     "EnvironmentFailure",
     "EnvironmentSpeed",
     "EpisodeStatistics",
     "EstimatorSpec",
+    "EvalSpec",
     "Evaluation",
     "EvaluationHook",
     "Every",
+    "Exporter",
+    "FinalExporter",
     "FinalOpsHook",
     "GreedyPolicy",
     "HistoryHook",
     "IntervalTrigger",
     "JSONLinesHook",
+    "LatestExporter",
     "Limits",
     "LoggingTensorHook",
     "Modes",
@@ -180,6 +193,7 @@ __all__ = [
     "TFPolicy",
     "TFPyPolicy",
     "TimeStep",
+    "TrainSpec",
     "Trajectory",
     "UpdateConfig",
     "VideoHook",
@@ -209,9 +223,14 @@ __all__ = [
     "schedules",
     "scope",
     "specs",
+    "stop_if_higher_hook",
+    "stop_if_lower_hook",
+    "stop_if_no_decrease_hook",
+    "stop_if_no_increase_hook",
     "termination",
     "time_step_from_observation",
     "time_step_spec",
+    "train_and_evaluate",
     "transition",
     "truncation",
 ]

@@ -226,6 +226,7 @@ class PGAgent:
         name: str | None = None,
         *,
         greedy: bool = True,
+        hooks: Sequence[monitor.BaseMonitor] = (),
     ) -> dict[str, float]:
         """Plays episodes and says how good they were.
 
@@ -237,6 +238,7 @@ class PGAgent:
             a process that has not trained those of the newest checkpoint.
           name: TensorBoard's directory is `eval_<name>` instead of `eval`.
           greedy: take the mode of the distribution; False samples from it, as training does.
+          hooks: begin, after_episode and end, with the results as metrics, beside the model's own.
 
         Returns:
           `return_mean`, `_std`, `_min`, `_max` and the like for `length`, `loss` and the
@@ -244,7 +246,9 @@ class PGAgent:
         """
         memory_lib.check_size("episodes", episodes)
         with self._saved.weights(checkpoint_path, trained=self._trainer is not None):
-            results = self._evaluator.evaluate(env, episodes, self.update_config, greedy=greedy)
+            results = self._evaluator.evaluate(
+                env, episodes, self.update_config, greedy=greedy, hooks=hooks
+            )
             for counter in counters.NAMES:  # of the weights that were evaluated
                 results[counter] = float(getattr(self.counters, counter[len("global_") :]))
         if self._trainer is not None and self._trainer.uses(env):

@@ -51,6 +51,7 @@ class Evaluator:
         config: update_config.UpdateConfig,
         *,
         greedy: bool = True,
+        hooks: Sequence[monitor.BaseMonitor] = (),
     ) -> dict[str, float]:
         """Plays `num_episodes` and returns statistics by name; see `PGAgent.evaluate`."""
         seed = (self._model.seed + _SEED_OFFSET) % 2**31
@@ -64,7 +65,7 @@ class Evaluator:
                 batch_specs.batch_signature(actor, memory, view), actor, config
             )
             loop = loops.HostLoop(actor, view, memory, self._counters())
-            hooks = () if metrics is None else metrics.hooks
+            hooks = (*hooks, *(() if metrics is None else metrics.hooks))
             with prediction.told(self._model, hooks, env) as context:
                 results = statistics(_play(loop, memory, context, hooks))
                 if metrics is not None and memory.can_sample():

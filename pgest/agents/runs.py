@@ -163,15 +163,16 @@ class Run(monitor.RunContext):
         A regular end is one; nothing is kept then.
         """
         self._left = {}
-        if self._was_broken_off:
+        if self.was_broken_off:
             self._left = resuming.memory_of(self)
 
     def _note_files(self) -> None:
-        if self.turns.begun() and not self._was_broken_off:
+        if self.turns.begun() and not self.was_broken_off:
             event_files.note(self.model_dir, self.last_checkpoint, self._agent.events.sizes())
 
     @property
-    def _was_broken_off(self) -> bool:
+    def was_broken_off(self) -> bool:
+        """Whether an error or a signal ends it."""
         return self.error is not None or self._interrupt is not None
 
     def _why(self, failure: BaseException | None) -> str:
@@ -218,9 +219,16 @@ class Run(monitor.RunContext):
         """Writes a checkpoint of the agent."""
         return self._agent.save_checkpoint()
 
-    def run_evaluation(self, env: Any, *, episodes: int, name: str | None) -> dict[str, float]:
+    def run_evaluation(
+        self,
+        env: Any,
+        *,
+        episodes: int,
+        name: str | None,
+        hooks: Sequence[monitor.BaseMonitor] = (),
+    ) -> dict[str, float]:
         """Evaluates the agent with its present weights."""
-        return self._agent.evaluate(env, episodes=episodes, name=name)
+        return self._agent.evaluate(env, episodes=episodes, name=name, hooks=hooks)
 
     def non_finite_variables(self) -> list[str]:
         """Names of variables that hold a NaN or an infinity."""

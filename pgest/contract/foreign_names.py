@@ -62,8 +62,7 @@ HINTS = {
     "render": "gymnasium.make('CartPole-v1', render_mode='human'), as the environment",
     "input_fn": "an environment in its place: agent.train(env, ...), agent.evaluate(env, ...)",
     "steps": "agent.train(env, steps=1000); an evaluation counts agent.evaluate(env, episodes=20)",
-    "hooks": "agent.train(env, ..., hooks=[...]); of evaluations and predictions "
-    "EstimatorSpec(evaluation_hooks=[...], prediction_hooks=[...])",
+    "hooks": "EstimatorSpec(prediction_hooks=[...]); train and evaluate take hooks=[...]",
     "saving_listeners": "agent.train(..., hooks=[pgest.CheckpointSaverHook(every, listeners)])",
     "scaffold": "not needed: variables are initialised and saved by the agent; start from others "
     "with PGAgent(..., warm_start_from='runs/before')",
@@ -80,6 +79,13 @@ HINTS = {
     "every_n_secs": _EVERY.format("seconds=60"),
     "save_steps": _EVERY.format("steps=100"),
     "save_secs": _EVERY.format("seconds=600"),
+    "run_every_secs": "not needed: the hook looks at each evaluation once",
+    "run_every_steps": "not needed: the hook looks at each evaluation once",
+    "eval_dir": "name='...', of the evaluations to look at",
+    "at_end": "not needed: a last line follows at the end",
+    "checkpoint_dir": "PGAgent(..., model_dir='runs/name')",
+    "output_dir": "PGAgent(..., model_dir='runs/name')",
+    "loss_tensor": "not needed: it looks at the loss and at every other metric",
 }
 # Names of other libraries that are looked for in this package, and what is there.
 SUCCESSORS = {
@@ -95,6 +101,7 @@ SUCCESSORS = {
     "VPGModel": "pgest.models.VPG",
     "TRPOModel": "pgest.models.TRPO",
     "GymEnvironment": "an id, as in agent.train('CartPole-v1', ...); pgest.make, gymnasium.make",
+    "RLExperiment": "pgest.train_and_evaluate(agent, pgest.TrainSpec(...), pgest.EvalSpec(...))",
     "Memory": "pgest.BatchMemory",
     "VPG": "pgest.models.VPG",
     "A2C": "pgest.models.A2C",

@@ -3,6 +3,12 @@
 from pgest.hooks.best_checkpoint import BestCheckpoint
 from pgest.hooks.checkpointing import CheckpointSaverHook, CheckpointSaverListener
 from pgest.hooks.defaults import default_hooks
+from pgest.hooks.early_stopping import (
+    stop_if_higher_hook,
+    stop_if_lower_hook,
+    stop_if_no_decrease_hook,
+    stop_if_no_increase_hook,
+)
 from pgest.hooks.evaluation import EvaluationHook
 from pgest.hooks.final_ops import FinalOpsHook
 from pgest.hooks.history import HistoryHook
@@ -60,5 +66,9 @@ __all__ = [
     "VideoHook",
     "default_hooks",
     "plot_runs",
+    "stop_if_higher_hook",
+    "stop_if_lower_hook",
+    "stop_if_no_decrease_hook",
+    "stop_if_no_increase_hook",
     "write_hparams",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pgest.contract import foreign_names
 from pgest.hooks import intervals, monitor
 
 
@@ -51,6 +52,7 @@ class CheckpointSaverHook(monitor.BaseMonitor):
       >>> hook = CheckpointSaverHook(monitor.Every(seconds=600))
     """
 
+    @foreign_names.told
     def __init__(
         self, every: monitor.Every, listeners: Sequence[CheckpointSaverListener] = ()
     ) -> None:

@@ -49,7 +49,7 @@ def default_hooks(
     check_hooks(given)
     defaults: list[monitor.BaseMonitor] = [
         nan.NanTensorHook(),
-        checkpointing.CheckpointSaverHook(_checkpoint_clock(config)),
+        checkpointing.CheckpointSaverHook(checkpoint_clock(config)),
     ]
     if config.save_summary_steps:
         defaults.append(summaries.SummarySaverHook(monitor.Every(steps=config.save_summary_steps)))
@@ -86,7 +86,8 @@ def _place(hook: monitor.BaseMonitor) -> int:
     return len(_FIRST) + isinstance(hook, _LAST)
 
 
-def _checkpoint_clock(config: run_config.RunConfig) -> monitor.Every:
+def checkpoint_clock(config: run_config.RunConfig) -> monitor.Every:
+    """How often the default hook writes a checkpoint."""
     if config.save_checkpoints_steps is not None:
         return monitor.Every(steps=config.save_checkpoints_steps)
     if config.save_checkpoints_episodes is not None:

@@ -100,8 +100,8 @@ class EvaluationHook(monitor.BaseMonitor):
 
     def after_run(self, context: monitor.RunContext) -> None:
         """Evaluates where it is time."""
-        self._keep(context, context.last_checkpoint)  # killed before it was
-        if self._timer.due(context):
+        self._use(context, context.last_checkpoint)  # killed before it was
+        if self._is_due(context):
             self._evaluate(context)
 
     def after_episode(self, context: monitor.RunContext) -> None:
@@ -110,31 +110,40 @@ class EvaluationHook(monitor.BaseMonitor):
 
     def end(self, context: monitor.RunContext) -> None:
         """Evaluates the final weights."""
-        self._keep(context, context.last_checkpoint)
+        self._use(context, context.last_checkpoint)
         if self._at_end and context.error is None and self._evaluated_at != context.step:
             self._evaluate(context)
+
+    def _is_due(self, context: monitor.RunContext) -> bool:
+        return self._timer.due(context)
 
     def _evaluate(self, context: monitor.RunContext) -> None:
         if not context.healthy:
             return
         self._evaluated_at = context.step
-        context.evaluate(self._env, self._episodes, self._name)
-        mean_return = context.evaluations[-1].mean_return
-        if self._best is None or not mean_return > self._best.mean_return:
-            return
-        results = {name: float(value) for name, value in context.evaluations[-1].results.items()}
-        self._to_keep = {
-            "mean_return": mean_return,
-            "step": context.step,
-            "timestep": context.timestep,
-            "episode": context.episode,
-            "episodes": self._episodes,
-            "results": results,
-        }
-        self._keep(context, context.save_checkpoint())
+        self._play(context)
+        if self._note(context.evaluations[-1]):
+            self._use(context, context.save_checkpoint())
 
-    def _keep(self, context: monitor.RunContext, path: str | None) -> None:
-        """Copies the checkpoint of the evaluation that was the best one, where there is such."""
+    def _play(self, context: monitor.RunContext) -> None:
+        context.evaluate(self._env, self._episodes, self._name)
+
+    def _note(self, made: monitor.Evaluation) -> bool:
+        """Remembers what is to be done with a checkpoint of the evaluated weights, if anything."""
+        if self._best is None or not made.mean_return > self._best.mean_return:
+            return False
+        self._to_keep = {
+            "mean_return": made.mean_return,
+            "step": made.step,
+            "timestep": made.timestep,
+            "episode": made.episode,
+            "episodes": self._episodes,
+            "results": {name: float(value) for name, value in made.results.items()},
+        }
+        return True
+
+    def _use(self, context: monitor.RunContext, path: str | None) -> None:
+        """Does what was remembered with the checkpoint: copies that of the best evaluation."""
         details, self._to_keep = self._to_keep, None
         if self._best is None or details is None or path is None:
             return

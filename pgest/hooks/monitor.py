@@ -121,7 +121,9 @@ class RunContext:
         """Writes a checkpoint now and returns its path; None where there is no `model_dir`."""
         return None
 
-    def run_evaluation(self, env: Any, *, episodes: int, name: str | None) -> dict[str, float]:
+    def run_evaluation(
+        self, env: Any, *, episodes: int, name: str | None, hooks: Sequence[BaseMonitor] = ()
+    ) -> dict[str, float]:
         """Plays greedy episodes with the present weights; see `PGAgent.evaluate`."""
         raise NotImplementedError(
             f"{type(self).__name__} does not override run_evaluation, so its hooks cannot evaluate"
@@ -224,18 +226,26 @@ class RunContext:
             self.flush_summaries()
         return path
 
-    def evaluate(self, env: Any, episodes: int = 10, name: str | None = None) -> dict[str, float]:
+    def evaluate(
+        self,
+        env: Any,
+        episodes: int = 10,
+        name: str | None = None,
+        *,
+        hooks: Sequence[BaseMonitor] = (),
+    ) -> dict[str, float]:
         """Plays greedy episodes and notes the result in `evaluations`.
 
         Args:
           env: an environment of its own, never the one that is trained on.
           episodes: how many episodes to play.
           name: tells several evaluations of one run apart.
+          hooks: of the evaluation, see `PGAgent.evaluate`.
 
         Returns:
           What `PGAgent.evaluate` returns; "return_mean" among it.
         """
-        results = self.run_evaluation(env, episodes=episodes, name=name)
+        results = self.run_evaluation(env, episodes=episodes, name=name, hooks=hooks)
         self.evaluations.append(
             Evaluation(name, self.step, self.timestep, self.episode, dict(results))
         )

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Sequence
 
+from pgest.contract import foreign_names
 from pgest.hooks import monitor
 
 _LOGGER = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class NanTensorHook(monitor.BaseMonitor):
       >>> hook = NanTensorHook(ignore=["value/explained_variance"])
     """
 
+    @foreign_names.told
     def __init__(self, fail_on_nan_loss: bool = True, *, ignore: Sequence[str] = ()) -> None:
         if isinstance(ignore, str):
             raise TypeError(

@@ -6,9 +6,13 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from pgest.contract import foreign_names
 from pgest.hooks import episode_means, intervals, monitor
 
 _LOGGER = logging.getLogger(__name__)
+
+# Names of metrics, or those by the word under which each is logged.
+Tensors = Mapping[str, str] | Sequence[str]
 
 
 class LoggingTensorHook(monitor.BaseMonitor):
@@ -23,27 +27,44 @@ class LoggingTensorHook(monitor.BaseMonitor):
       names: which metrics (and tags such as "episode/return") to log, in this order; all unless
         given. One that a run does not have yet is left out.
       formatter: makes the line from the values by name, counters included; `None` uses pgest's.
+      tensors: Estimator's word for `names`; a dict says under which word each is logged. It may
+        also stand in the place of `every`, as it does there.
+      every_n_iter: Estimator's word for `Every(steps=…)`.
+      every_n_secs: Estimator's word for `Every(seconds=…)`.
 
     Raises:
-      TypeError: `every` is no `Every`, or `names` is one string instead of several.
+      TypeError: `every` is no `Every`, `names` is one string instead of several, or one of
+        `tensors` is a tensor.
+      ValueError: a thing is said in both ways.
 
     Example:
       >>> hook = LoggingTensorHook(monitor.Every(seconds=10), names=["loss", "episode/return"])
+      >>> hook = LoggingTensorHook({"loss": "loss", "H": "policy/entropy"}, every_n_iter=100)
     """
 
+    @foreign_names.told
     def __init__(
         self,
-        every: monitor.Every,
+        every: monitor.Every | Tensors | None = None,
         names: Sequence[str] | None = None,
         *,
         formatter: Callable[[Mapping[str, float]], str] | None = None,
+        tensors: Tensors | None = None,
+        every_n_iter: int | None = None,
+        every_n_secs: float | None = None,
     ) -> None:
-        if isinstance(names, str):
+        if isinstance(every, (Mapping, Sequence)) and not isinstance(every, str):
+            every, tensors = None, _one_way("tensors", every, "tensors", tensors)
+        if every_n_iter is not None or every_n_secs is not None:
+            clock = monitor.Every(steps=every_n_iter, seconds=every_n_secs)
+            every = _one_way("every", every, "every_n_iter or every_n_secs", clock)
+        wanted = _one_way("names", names, "tensors", tensors)
+        if isinstance(wanted, str):
             raise TypeError(
-                f"LoggingTensorHook takes a sequence of names; got {names!r}: write [{names!r}]."
+                f"LoggingTensorHook takes a sequence of names; got {wanted!r}: write [{wanted!r}]."
             )
         self._every = intervals.require_every("LoggingTensorHook", every)
-        self._names = None if names is None else tuple(names)
+        self._names = None if wanted is None else _labels(wanted)
         self._formatter = formatter if formatter is not None else _line
 
     def begin(self, context: monitor.RunContext) -> None:
@@ -81,8 +102,28 @@ class LoggingTensorHook(monitor.BaseMonitor):
         self._logged_at = _counters(context)
         values = {**context.metrics, **self._means.take()}
         if self._names is not None:
-            values = {name: values[name] for name in self._names if name in values}
+            values = {label: values[n] for label, n in self._names.items() if n in values}
         _LOGGER.info("%s", self._formatter({**self._logged_at, **values}))
+
+
+def _one_way(first: str, value: Any, second: str, other: Any) -> Any:
+    if value is not None and other is not None:
+        raise ValueError(
+            f"LoggingTensorHook got {first} and {second}, which say the same: give one."
+        )
+    return other if value is None else value
+
+
+def _labels(tensors: Tensors) -> dict[str, str]:
+    """Names by the word under which each is logged."""
+    pairs = tensors if isinstance(tensors, Mapping) else {name: name for name in tensors}
+    for label, name in pairs.items():
+        if not isinstance(name, str):
+            raise TypeError(
+                f"LoggingTensorHook got {name!r} for {label!r}; expected the name of a metric: put "
+                "the tensor into EstimatorSpec(metrics={'name': tensor}), and write 'name' here."
+            )
+    return dict(pairs)
 
 
 def _counters(context: monitor.RunContext) -> dict[str, int]:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from pgest.contract import foreign_names
 from pgest.hooks import intervals, monitor, summaries
 
 _LOGGER = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class StepCounterHook(monitor.BaseMonitor):
       >>> hook = StepCounterHook(monitor.Every(steps=100))
     """
 
+    @foreign_names.told
     def __init__(self, every: monitor.Every, *, x_axis: str = "global_timestep") -> None:
         self._every = intervals.require_every("StepCounterHook", every)
         self._x_axis = summaries.require_x_axis("StepCounterHook", x_axis)

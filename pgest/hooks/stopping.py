@@ -105,8 +105,16 @@ class StopAtTimestepHook(_StopAtHook):
         super().__init__("timestep", num_timesteps=num_timesteps, last_timestep=last_timestep)
 
 
-class _StopOnReturnsHook(monitor.BaseMonitor):
-    """Looks at moving means of the training or of the evaluation returns, at each new one once."""
+class StopOnMeansHook(monitor.BaseMonitor):
+    """Looks at moving means of the training or of the evaluation returns, at each new one once.
+
+    What it does then, `_look` says.
+
+    Args:
+      on: "training" or "evaluation".
+      window: over how many the mean goes; None: 100 episodes, or 1 evaluation.
+      name: of the evaluations.
+    """
 
     def __init__(self, on: str, *, window: int | None, name: str | None) -> None:
         hook = type(self).__name__
@@ -144,8 +152,9 @@ class _StopOnReturnsHook(monitor.BaseMonitor):
         if self._on == "evaluation":
             new, self._seen = context.evaluations[self._seen :], len(context.evaluations)
             for evaluation in new:
-                if evaluation.name == self._name:
-                    self._add(context, evaluation.mean_return)
+                value = self._value(evaluation) if evaluation.name == self._name else None
+                if value is not None:
+                    self._add(context, value)
 
     def after_episode(self, context: monitor.RunContext) -> None:
         """Looks at the episode, and at the evaluations made since."""
@@ -154,6 +163,10 @@ class _StopOnReturnsHook(monitor.BaseMonitor):
                 if episode.complete:
                     self._add(context, episode.total)
         self.after_run(context)
+
+    def _value(self, evaluation: monitor.Evaluation) -> float | None:
+        """What is looked at; None: this evaluation does not count."""
+        return evaluation.mean_return
 
     def _add(self, context: monitor.RunContext, value: float) -> None:
         self._values.append(value)
@@ -165,7 +178,7 @@ class _StopOnReturnsHook(monitor.BaseMonitor):
         raise NotImplementedError
 
 
-class StopOnReturnHook(_StopOnReturnsHook):
+class StopOnReturnHook(StopOnMeansHook):
     """Ends the run once the mean return is good enough.
 
     Args:
@@ -206,7 +219,7 @@ class StopOnReturnHook(_StopOnReturnsHook):
             context.request_stop(f"mean {self._on} return {mean:.6g} >= {self._threshold:.6g}")
 
 
-class StopOnNoImprovementHook(_StopOnReturnsHook):
+class StopOnNoImprovementHook(StopOnMeansHook):
     """Ends the run once the mean return has stopped rising.
 
     What it has seen is in the checkpoint, for a run that is killed and goes on; after a regular end

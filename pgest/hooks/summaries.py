@@ -9,6 +9,7 @@ import tensorflow as tf
 from tensorboard.compat.proto import summary_pb2, tensor_pb2, tensor_shape_pb2, types_pb2
 from tensorboard.plugins.scalar import summary_v2
 
+from pgest.contract import foreign_names
 from pgest.hooks import episode_means, intervals, monitor, run_pages
 
 TAGS: Mapping[str, str] = {
@@ -183,6 +184,7 @@ class SummarySaverHook(monitor.BaseMonitor):
       >>> hook = SummarySaverHook(monitor.Every(timesteps=10_000), x_axis="global_step")
     """
 
+    @foreign_names.told
     def __init__(self, every: monitor.Every, *, x_axis: str = "global_timestep") -> None:
         self._every = intervals.require_every("SummarySaverHook", every)
         self._x_axis = require_x_axis("SummarySaverHook", x_axis)

@@ -70,7 +70,7 @@ class Run(monitor.RunContext):
         self.write_count += 1
         return self.checkpoint.write(f"{self.model_dir}/ckpt-{self.step}")
 
-    def run_evaluation(self, env, *, episodes, name):
+    def run_evaluation(self, env, *, episodes, name, hooks=()):
         self.evaluation_count += 1
         returns = []
         for _ in range(episodes):

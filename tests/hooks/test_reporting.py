@@ -92,3 +92,57 @@ def test_final_ops_are_left_out_where_the_run_failed():
 def test_a_value_as_a_final_op_is_an_error():
     with pytest.raises(TypeError, match="got 3 of type int. Wrap a value: lambda"):
         hooks.FinalOpsHook([3])
+
+
+def test_estimators_way_of_saying_it(caplog):
+    expected = ["step = 2, timestep = 0, episode = 0, H = 0.5, loss = 0.123457"]
+    tensors = {"H": "policy/entropy", "loss": "loss"}
+    for hook in (
+        hooks.LoggingTensorHook(tensors, every_n_iter=2),
+        hooks.LoggingTensorHook(tensors=tensors, every_n_iter=2),
+    ):
+        caplog.clear()
+        assert lines(caplog, [hook], [Update(metrics=METRICS)] * 2) == expected
+    caplog.clear()
+    hook = hooks.LoggingTensorHook(["loss"], every_n_secs=60)
+    found = lines(caplog, [hook], [Update(metrics=METRICS, seconds=40)] * 3)
+    assert [line.split(",")[0] for line in found] == ["step = 2", "step = 3"]
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "match"),
+    [
+        (
+            lambda: hooks.LoggingTensorHook({"loss": tf.zeros([])}, every_n_iter=1),
+            TypeError,
+            r"for 'loss'; expected the name of a metric: put the tensor into EstimatorSpec",
+        ),
+        (lambda: hooks.LoggingTensorHook(["loss"]), TypeError, r"takes every=Every\(steps=…\)"),
+        (
+            lambda: hooks.LoggingTensorHook(monitor.Every(steps=1), every_n_iter=1),
+            ValueError,
+            "every and every_n_iter or every_n_secs, which say the same",
+        ),
+        (
+            lambda: hooks.LoggingTensorHook(monitor.Every(steps=1), ["a"], tensors=["a"]),
+            ValueError,
+            "names and tensors, which say the same",
+        ),
+        (
+            lambda: hooks.LoggingTensorHook(["a"], every_n_iter=1, at_end=True),
+            TypeError,
+            "a last line follows at the end",
+        ),
+        (
+            lambda: hooks.SummarySaverHook(save_steps=100),
+            TypeError,
+            r"save_steps is every=pgest.Every\(steps=100\)",
+        ),
+        (lambda: hooks.StepCounterHook(every_n_secs=9), TypeError, r"Every\(seconds=60\)"),
+        (lambda: hooks.CheckpointSaverHook(save_secs=9), TypeError, r"Every\(seconds=600\)"),
+        (lambda: hooks.NanTensorHook(loss_tensor=None), TypeError, "every other metric"),
+    ],
+)
+def test_what_estimators_arguments_are_here(make, error, match):
+    with pytest.raises(error, match=match):
+        make()
