@@ -30,7 +30,8 @@ Models and what they are built of, as modules
     models, networks, distributions, losses, returns, normalization, schedules (and Schedule), hooks
 
 Environments
-    make, measure_environments, EnvironmentSpeed, EnvironmentFailure, graph_environments
+    make, measure_environments, EnvironmentSpeed, EnvironmentFailure, RestorableEnv,
+    RestorableVectorEnv, graph_environments
 
 What users of TF-Agents look for; training needs none of it
     TFPolicy, GreedyPolicy, RandomTFPolicy, PyPolicy, RandomPyPolicy, TFPyPolicy,
@@ -66,6 +67,7 @@ from pgest.contract.model_fn import EstimatorSpec, Modes
 from pgest.contract.run_config import RunConfig
 from pgest.contract.update_config import UpdateConfig
 from pgest.environments.making import make
+from pgest.environments.restorable import RestorableEnv, RestorableVectorEnv
 from pgest.environments.speeds import EnvironmentSpeed, measure_environments
 from pgest.environments.view import EnvironmentFailure
 from pgest.hooks import (
@@ -177,6 +179,8 @@ __all__ = [
     "PyPolicy",
     "RandomPyPolicy",
     "RandomTFPolicy",
+    "RestorableEnv",
+    "RestorableVectorEnv",
     "RolloutMemory",
     "RunConfig",
     "RunContext",

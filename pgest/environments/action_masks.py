@@ -120,6 +120,30 @@ def allow_everything(masks: Nest, rows: np.ndarray) -> None:
         masks[rows] = True
 
 
+def leaves(masks: Nest) -> dict[str, np.ndarray]:
+    """The arrays of masks by name, `mask/0` and so on; empty where there are none."""
+    return {f"mask/{number}": mask for number, mask in enumerate(_arrays(masks))}
+
+
+def fill(masks: Nest, saved: Mapping[str, np.ndarray]) -> None:
+    """Writes what `leaves` gave into masks of the same structure.
+
+    Raises:
+        ValueError: They are of another shape.
+        KeyError: There were fewer.
+    """
+    for number, mask in enumerate(_arrays(masks)):
+        mask[...] = saved[f"mask/{number}"]
+
+
+def _arrays(masks: Nest) -> Iterator[np.ndarray]:
+    if isinstance(masks, (tuple, dict)):
+        for part in masks.values() if isinstance(masks, dict) else masks:
+            yield from _arrays(part)
+    elif masks is not None:
+        yield masks
+
+
 def mask_method(env: VectorEnv) -> Callable[[], Any] | None:
     """How to call ``action_masks()``; a process cannot be asked without ending if it has none."""
     unwrapped = env.unwrapped

@@ -12,8 +12,16 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 from gymnasium.vector.utils import iterate
 from typing_extensions import override
 
-from pgest.environments import played, results, spaces, worker
-from pgest.environments.spaces import Nest
+from pgest.environments import (
+    own_states,
+    plain_state,
+    played,
+    restorable,
+    results,
+    spaces,
+    worker,
+)
+from pgest.environments.spaces import Nest, row_of
 from pgest.environments.vector import VectorEnvironments
 from pgest.environments.view import EnvironmentFailure, Transition, describe
 
@@ -33,13 +41,14 @@ class ProcessEnvironments(VectorEnvironments):
     def __init__(self, env: VectorEnv, *, given: Any, seed: int | None, owned: bool) -> None:
         super().__init__(env, given=given, seed=seed, owned=owned)
         self._played = played.Played(env.num_envs)
+        self._own: bool | None = None  # whether each gives its own state; None: not known yet
 
     @override
     def reset(self, episode: int = 0) -> None:
         self._observation = None
         self._episodes[:] = episode
         self._ended = np.zeros(self.num_envs, np.bool_)
-        self._played = played.Played(self.num_envs)
+        self._played = type(self._played)(self.num_envs)
         options = {worker.RESEED: (self.seed, [int(episode)] * self.num_envs)}
         self._reset(options, np.ones(self.num_envs, np.bool_))
 
@@ -54,46 +63,56 @@ class ProcessEnvironments(VectorEnvironments):
 
     @override
     def state(self) -> dict[str, np.ndarray] | None:
-        played_since = self._played.state(self._actions)
-        if self._observation is None or self.seed is None or played_since is None:
+        if self._observation is None or self.seed is None:
             return None
-        return {
-            "episodes": self._episodes.copy(),
-            "timestep": np.array(self.timestep, np.int64),
-            "seed": np.array(self.seed, np.int64),
-            **played.leaves(self._observations, self._observation, "observation"),
-            **played_since,
-        }
+        if self._own is None:
+            self._own = all(self._call("offers_state"))
+            if self._own:
+                self._played = played.Unneeded(self.num_envs)
+        if self._own:
+            states = self._call("own_state")
+            return {**self._where_they_stand(), **own_states.leaves(states)}
+        played_since = self._played.state(self._actions)
+        return None if played_since is None else {**self._where_they_stand(), **played_since}
 
     @override
     def restore(self, state: Mapping[str, np.ndarray]) -> str | None:
-        if not state:
-            return "an episode under way was too long to be played again, or had no seed"
-        if len(state["episodes"]) != self.num_envs:
-            return f"there are {self.num_envs} environments now, {len(state['episodes'])} then"
-        if int(state["seed"]) != self.seed:
-            return f"its seed is {self.seed} now, it was {state['seed']} then"
-        again = played.Played(self.num_envs)
-        again.restore(self._actions, state)
-        options = {
-            worker.RESEED: (self.seed, (state["episodes"] - 1).tolist()),
-            worker.PLAY_AGAIN: [self._steps(again, index) for index in range(self.num_envs)],
-        }
+        why = played.mismatch(self, state)
+        if why is not None:
+            return why
+        again = self._played
+        options: dict[str, Any] = {worker.RESEED: (self.seed, (state["episodes"] - 1).tolist())}
+        if "lengths" in state:
+            again = played.Played(self.num_envs)
+            again.restore(self._actions, state)
+            options[worker.PLAY_AGAIN] = [self._steps(again, i) for i in range(self.num_envs)]
+        else:
+            options[worker.TAKE_STATE] = own_states.of(state, self.num_envs)
         self._observation = None
         try:
             raw_observation, infos = self._vector.reset(options=options)
             observation = self._observations.copy(raw_observation)
         except Exception as error:
             return f"it failed when it was played again ({self._raised(error, 'reset')})"
-        if not np.all(infos.pop(worker.PLAY_AGAIN)):
-            return "played again, its rewards are others"
+        went_wrong = [why for why in infos.pop(worker.WENT_WRONG) if why]
+        if went_wrong:
+            return went_wrong[0]
+        shown = infos.pop(worker.SHOWN)
+        if not shown.all():
+            kept = played.fill(self._observations, self._observations.empty(), state, "observation")
+            for index in np.flatnonzero(~shown).tolist():
+                self._observations.write(observation, index, row_of(kept, index))
         if not played.same(self._observations, observation, state):
             return "played again, it stands elsewhere"
         self._began(observation, infos, np.ones(self.num_envs, np.bool_))
-        self._played, self._episodes = again, state["episodes"].copy()
-        self._ended = np.zeros(self.num_envs, np.bool_)
-        self.timestep = int(state["timestep"])
-        return None
+        self._played = again
+        return self._stand(state, None)
+
+    def _call(self, method: str) -> tuple[Any, ...]:
+        try:
+            return self._vector.call(method)  # type: ignore[attr-defined]
+        except Exception as error:
+            raise self._raised(error, "get_state") from error
 
     def _steps(self, again: played.Played, index: int) -> tuple[list[Any], list[Any]]:
         """The actions of one environment, as its process takes them, and its rewards."""
@@ -125,7 +144,14 @@ def asynchronous(
         functools.partial(worker.make_worker_environment, factory, index)
         for index in range(num_envs)
     ]
-    by_value = (worker, results, spaces)  # what runs there imports nothing of pgest
+    by_value = (
+        worker,
+        own_states,
+        results,
+        spaces,
+        restorable,
+        plain_state,
+    )  # what runs there imports nothing of pgest
     for module in by_value:
         cloudpickle.register_pickle_by_value(module)
     try:

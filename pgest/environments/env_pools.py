@@ -8,8 +8,8 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from typing_extensions import override
 
-from pgest.environments.spaces import Misfit, Nest
-from pgest.environments.vector import VectorEnvironments, row_of
+from pgest.environments.spaces import Misfit, Nest, row_of
+from pgest.environments.vector import VectorEnvironments
 from pgest.environments.view import Transition
 
 

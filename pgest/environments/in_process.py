@@ -10,10 +10,10 @@ import gymnasium
 import numpy as np
 from typing_extensions import override
 
-from pgest.environments import played, results, worker
+from pgest.environments import action_masks, own_states, played, results, worker
 from pgest.environments.action_masks import stack_masks
 from pgest.environments.infos import numeric_items
-from pgest.environments.spaces import Misfit, Nest
+from pgest.environments.spaces import Misfit, Nest, row_of
 from pgest.environments.view import EnvironmentFailure, EnvironmentView, Transition, reason
 
 
@@ -65,6 +65,7 @@ class InProcessEnvironments(EnvironmentView):
         self._ended: list[int] = []
         self._episodes = [0] * len(envs)
         self._played = played.Played(len(envs))
+        self._own: bool | None = None  # whether each gives its own state; None: not known yet
         self._mask_methods: tuple[Callable[[], Any], ...] | None = None
         if all(env.has_wrapper_attr("action_masks") for env in envs):
             self._mask_methods = tuple(env.get_wrapper_attr("action_masks") for env in envs)
@@ -132,46 +133,94 @@ class InProcessEnvironments(EnvironmentView):
 
     @override
     def state(self) -> dict[str, np.ndarray] | None:
-        played_since = self._played.state(self._actions)
-        if self._observation is None or self.seed is None or played_since is None:
+        if self._observation is None or self.seed is None:
+            return None
+        of_episodes = self._given() if self._give_states() else self._played.state(self._actions)
+        if of_episodes is None:
             return None
         ended = np.zeros(self.num_envs, np.bool_)
         ended[self._ended] = True
-        return {
-            "episodes": np.array(self._episodes, np.int64),
-            "ended": ended,
-            "timestep": np.array(self.timestep, np.int64),
-            "seed": np.array(self.seed, np.int64),
-            **played.leaves(self._observations, self._observation, "observation"),
-            **played_since,
-        }
+        observation = played.leaves(self._observations, self._observation, "observation")
+        episodes = np.array(self._episodes)
+        return {**played.header(self, episodes), "ended": ended, **observation, **of_episodes}
 
     @override
     def restore(self, state: Mapping[str, np.ndarray]) -> str | None:
-        if not state:
-            return "an episode under way was too long to be played again, or had no seed"
-        if len(state["episodes"]) != self.num_envs:
-            return f"there are {self.num_envs} environments now, {len(state['episodes'])} then"
-        if int(state["seed"]) != self.seed:
-            return f"its seed is {self.seed} now, it was {state['seed']} then"
+        why = played.mismatch(self, state)
+        if why is not None:
+            return why
         self._observation = None
-        again = played.Played(self.num_envs)
-        again.restore(self._actions, state)
         self._episodes = (state["episodes"] - 1).tolist()
         observation = self._observations.empty()
+        again = self._played
         try:
-            for index in range(self.num_envs):
-                self._reset_one(observation, index)
-                if not self._play(observation, index, again.of(index)):
-                    return "played again, its rewards are others"
+            if "lengths" in state:
+                again = played.Played(self.num_envs)
+                again.restore(self._actions, state)
+                why = self._play_all(observation, state, again)
+            else:
+                why = self._take(observation, state)
         except (EnvironmentFailure, ValueError, RuntimeError) as error:
             return f"it failed when it was played again ({error})"
+        if why is not None:
+            return why
+        self._began(observation)
+        self._played = again
+        self._ended = np.flatnonzero(state["ended"]).tolist()
+        if self._masked and "lengths" not in state:
+            action_masks.fill(self._next_mask, state)
+            self._mask_rows = [row_of(self._next_mask, index) for index in range(self.num_envs)]
+            for index in self._ended:
+                self._mask_rows[index] = None
+        self.timestep = int(state["timestep"])
+        return None
+
+    def _give_states(self) -> bool:
+        """Whether each environment gives its own state, and takes it."""
+        if self._own is None:
+            self._own = all(map(own_states.offers, self._envs))
+            if self._own:
+                self._played = played.Unneeded(self.num_envs)
+        return self._own
+
+    def _given(self) -> dict[str, np.ndarray]:
+        states = []
+        for index, env in enumerate(self._envs):
+            try:
+                states.append(env.get_state())  # type: ignore[attr-defined]
+            except Exception as error:
+                message = f"failed in get_state(): {reason(error)},"
+                raise self._failure(message, index) from error
+        return {**action_masks.leaves(self._next_mask), **own_states.leaves(states)}
+
+    def _take(self, observation: Nest, state: Mapping[str, np.ndarray]) -> str | None:
+        """Gives the environments their states."""
+        states = own_states.of(state, self.num_envs)
+        for index in range(self.num_envs):
+            self._reset_one(observation, index)
+        if not self._give_states():
+            return "it has no get_state() and set_state(state) now, and had them then"
+        played.fill(self._observations, observation, state, "observation")
+        for index, env in enumerate(self._envs):
+            why, shown = own_states.bring_back(env, states[index])
+            if why is not None:
+                return why
+            if shown is not None:
+                self._observations.write(observation, index, shown)
+        if not played.same(self._observations, observation, state):
+            return "with its state set, it shows another observation"
+        return None
+
+    def _play_all(
+        self, observation: Nest, state: Mapping[str, np.ndarray], again: played.Played
+    ) -> str | None:
+        """Plays the episodes under way again, from their resets."""
+        for index in range(self.num_envs):
+            self._reset_one(observation, index)
+            if not self._play(observation, index, again.of(index)):
+                return "played again, its rewards are others"
         if not played.same(self._observations, observation, state):
             return "played again, it stands elsewhere"
-        self._played = again
-        self._began(observation)
-        self._ended = np.flatnonzero(state["ended"]).tolist()
-        self.timestep = int(state["timestep"])
         return None
 
     def _play(self, observation: Nest, index: int, steps: list[tuple[Nest, np.ndarray]]) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pgest.environments.spaces import BatchedArray, BatchedNest, Nest
+from pgest.environments.view import EnvironmentView
 
 # An endless episode would be remembered, and played again, for ever.
 LONGEST = 2**17
@@ -73,6 +74,36 @@ class Played:
     def of(self, index: int) -> list[tuple[Nest, np.ndarray]]:
         """The episode under way of one environment: actions and rewards of all, in order."""
         return self._log[self._starts[index] :]
+
+
+class Unneeded(Played):
+    """Of environments that give their whole state themselves: nothing is remembered."""
+
+    def note(self, action: Nest, reward: np.ndarray) -> None:
+        """Does nothing."""
+
+    def begin(self, index: int) -> None:
+        """Does nothing."""
+
+
+def header(view: EnvironmentView, episodes: np.ndarray) -> dict[str, np.ndarray]:
+    """What says which environments these were, for `mismatch`, and how far they are."""
+    return {
+        "episodes": np.array(episodes, np.int64),
+        "timestep": np.array(view.timestep, np.int64),
+        "seed": np.array(view.seed, np.int64),
+    }
+
+
+def mismatch(view: EnvironmentView, state: Mapping[str, np.ndarray]) -> str | None:
+    """Why environments cannot go on with a state, as a clause; None where they may."""
+    if not state:
+        return "an episode under way was too long to be played again, or had no seed"
+    if len(state["episodes"]) != view.num_envs:
+        return f"there are {view.num_envs} environments now, {len(state['episodes'])} then"
+    if int(state["seed"]) != view.seed:
+        return f"its seed is {view.seed} now, it was {state['seed']} then"
+    return None
 
 
 def fill(

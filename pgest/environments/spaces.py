@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -307,3 +307,12 @@ def _bounds(space: spaces.Space) -> tuple[Any, Any] | None:
     if isinstance(space, spaces.MultiBinary):
         return 0, 1
     return None
+
+
+def row_of(values: Any, row: int | np.ndarray) -> Any:
+    """The part of one environment, or of several, of batched arrays, dicts or tuples of them."""
+    if isinstance(values, Mapping):
+        return {key: row_of(value, row) for key, value in values.items()}
+    if isinstance(values, tuple):
+        return tuple(row_of(value, row) for value in values)
+    return values[row]

@@ -6,14 +6,24 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from typing_extensions import override
 
+from pgest.environments import (
+    action_masks,
+    own_states,
+    played,
+    processes,
+    restorable,
+    results,
+    vector_failures,
+    worker,
+)
 from pgest.environments import infos as infos_lib
-from pgest.environments import processes, results, vector_failures, worker
 from pgest.environments.action_masks import allow_everything, batch_masks, mask_method
 from pgest.environments.declarations import autoreset_mode, single_spaces
-from pgest.environments.spaces import Misfit, Nest
+from pgest.environments.spaces import Misfit, Nest, row_of
 from pgest.environments.view import (
     EnvironmentFailure,
     EnvironmentView,
@@ -77,6 +87,9 @@ class VectorEnvironments(EnvironmentView):
         self._ended = np.zeros(env.num_envs, np.bool_)
         self._masked = False
         self._mask_method = mask_method(env)
+        # Who gives the state of all of them, where somebody does.
+        is_native = isinstance(env, CartPoleVectorEnv)
+        self._stateful: Any = restorable.RestorableVectorEnv(env) if is_native else env
 
     @override
     def reset(self, episode: int = 0) -> None:
@@ -139,6 +152,50 @@ class VectorEnvironments(EnvironmentView):
         return Transition(
             reward, terminated, truncated, next_observation, acted, last_infos, next_mask
         )
+
+    @override
+    def state(self) -> dict[str, np.ndarray] | None:
+        if self._observation is None or self.seed is None:
+            return None
+        if not own_states.offers(self._stateful):
+            return None
+        try:
+            given = own_states.leaves([self._stateful.get_state()])
+        except Exception as error:
+            raise self._raised(error, "get_state") from error
+        return {**self._where_they_stand(), **given}
+
+    @override
+    def restore(self, state: Mapping[str, np.ndarray]) -> str | None:
+        states = own_states.of(state, 1)
+        if not (states and own_states.are_offered(self._stateful)):
+            return super().restore(state)
+        why = played.mismatch(self, state)
+        if why is not None:
+            return why
+        self.reset()
+        why, shown = own_states.bring_back(self._stateful, states[0])
+        return why or self._stand(state, None if shown is None else self._observations.copy(shown))
+
+    def _where_they_stand(self) -> dict[str, np.ndarray]:
+        """What this view knows of the episodes under way."""
+        return {
+            **played.header(self, self._episodes),
+            "ended": self._ended.copy(),
+            **played.leaves(self._observations, self._observation, "observation"),
+            **action_masks.leaves(self._next_mask),
+        }
+
+    def _stand(self, state: Mapping[str, np.ndarray], shown: Nest | None) -> str | None:
+        """Takes over what `_where_they_stand` gave, after a reset."""
+        if shown is not None and not played.same(self._observations, shown, state):
+            return "with its state set, it shows another observation"
+        observation = self._observations.empty()
+        self._observation = played.fill(self._observations, observation, state, "observation")
+        action_masks.fill(self._next_mask, state)
+        self._episodes, self._ended = state["episodes"].copy(), state["ended"].copy()
+        self.timestep = int(state["timestep"])
+        return None
 
     def _reset(self, options: dict[str, Any] | None, mask: np.ndarray) -> None:
         seed = self._reset_seed(mask)
@@ -290,12 +347,3 @@ class VectorEnvironments(EnvironmentView):
         elif processes.is_pending(unwrapped):
             processes.end(unwrapped)
         self._vector.close()
-
-
-def row_of(values: Any, row: int | np.ndarray) -> Any:
-    """The part of one environment, or of several, of batched arrays, dicts or tuples of them."""
-    if isinstance(values, Mapping):
-        return {key: row_of(value, row) for key, value in values.items()}
-    if isinstance(values, tuple):
-        return tuple(row_of(value, row) for value in values)
-    return values[row]

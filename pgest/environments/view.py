@@ -194,7 +194,7 @@ class EnvironmentView(abc.ABC):
             None, or one clause that says why they are not back; `reset()` has to follow then.
         """
         del state
-        return "it resets itself from a generator of its own"
+        return "it resets itself from a generator of its own (pgest.RestorableVectorEnv keeps it)"
 
     @abc.abstractmethod
     def _close_environments(self) -> None:

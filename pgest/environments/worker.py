@@ -17,15 +17,17 @@ import gymnasium
 import numpy as np
 
 # By name: a module as a whole would be imported in the process.
+from pgest.environments.own_states import are_offered, bring_back, offers
 from pgest.environments.results import reset_values, step_values
 from pgest.environments.spaces import Misfit, batched
 
 BLOCK = 64  # how many seeds are made at once
 _blocks: dict[tuple[int, int, int], list[int]] = {}  # by (seed, index, episode // BLOCK)
 RESEED = "pgest_reseed"  # the key of (seed, episodes) in the options of a full reset
-# The keys of (actions, rewards) of each environment in the same options, and in an info of whether
-# they gave the same rewards again.
-PLAY_AGAIN = "pgest_play_again"
+# The keys of (actions, rewards) of each environment, or of its state, in the same options.
+PLAY_AGAIN, TAKE_STATE = "pgest_play_again", "pgest_take_state"
+# The keys of what that led to in an info: what went wrong, and whether the observation is of it.
+WENT_WRONG, SHOWN = "pgest_went_wrong", "pgest_shown"
 
 
 def episode_seed(seed: int | None, index: int, episode: int) -> int | None:
@@ -88,12 +90,14 @@ class WorkerEnvironment(gymnasium.Wrapper):
         if RESEED in options:
             self._seed, episodes = options.pop(RESEED)
             self._episode = episodes[self._index]
-        played = options.pop(PLAY_AGAIN, None)
+        played, states = options.pop(PLAY_AGAIN, None), options.pop(TAKE_STATE, None)
         seed = episode_seed(self._seed, self._index, self._episode)
         try:
             observation, info = reset_values(self.env.reset(seed=seed, options=options or None))
             if played is not None:
                 observation, info = self._play(observation, info, *played[self._index])
+            elif states is not None:
+                observation, info = self._take(observation, info, states[self._index])
             self._observations.check(observation)
             return observation, self._with_mask(info)
         except Exception as error:
@@ -108,7 +112,30 @@ class WorkerEnvironment(gymnasium.Wrapper):
             observation, number, terminated, truncated, info = step_values(self.env.step(action))
             # An episode under way did not end then.
             same = same and np.float32(number) == reward and not (terminated or truncated)
-        return observation, {**info, PLAY_AGAIN: bool(same)}
+        why = "" if same else "played again, its rewards are others"
+        return observation, {**info, WENT_WRONG: why, SHOWN: True}
+
+    def _take(
+        self, observation: Any, info: dict[str, Any], state: Any
+    ) -> tuple[Any, dict[str, Any]]:
+        """Gives the environment its state."""
+        why: str | None = "it has no get_state() and set_state(state) now, and had them then"
+        shown = None
+        if are_offered(self.env):
+            why, shown = bring_back(self.env, state)
+        observation = observation if shown is None else shown
+        return observation, {**info, WENT_WRONG: why or "", SHOWN: shown is not None}
+
+    def offers_state(self) -> bool:
+        """Whether the environment gives its state itself, and takes it."""
+        return offers(self.env)
+
+    def own_state(self) -> Any:
+        """The state that the environment gives itself."""
+        try:
+            return self.env.get_state()  # type: ignore[attr-defined]
+        except Exception as error:
+            raise self._portable(error, "get_state") from error
 
     def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Steps; the last observation of an episode is a copy that the reset cannot overwrite."""

@@ -6,6 +6,7 @@ import logging
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.vector import SyncVectorEnv
 
 import pgest
 from pgest import models, schedules
@@ -147,12 +148,13 @@ def test_what_does_not_come_back_is_named_once_and_the_run_goes_on(tmp_path):
 
 
 def test_a_vector_with_a_generator_of_its_own_is_named(tmp_path):
-    def native():
-        return pgest.make("CartPole-v1", num_envs=2, vectorization="native")
+    def vector():
+        return SyncVectorEnv([cart_pole] * 2)
 
-    new_agent(tmp_path).train(native(), max_steps=1)
-    with pytest.warns(UserWarning, match="resets itself from a generator of its own"):
-        new_agent(tmp_path).train(native(), max_steps=2)
+    new_agent(tmp_path).train(vector(), max_steps=1)
+    message = "SyncVectorEnv.*, it resets itself from a generator of its own .pgest.Restorable"
+    with pytest.warns(UserWarning, match=message):
+        new_agent(tmp_path).train(vector(), max_steps=2)
 
 
 def test_another_seed_begins_new_episodes(tmp_path):

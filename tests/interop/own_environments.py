@@ -98,7 +98,13 @@ CONVERTERS = OwnEnvironment(
         "tf2onnx==1.17.0",
     ),
 )
-OF_NAME = {environment.name: environment for environment in (TF_AGENTS, CONVERTERS)}
+# Used beside the packages of the Python that runs the tests.
+SIMULATORS = OwnEnvironment(
+    "simulators",
+    modules=("ale_py", "cv2", "mujoco"),
+    requirements=("gymnasium[atari,mujoco]>=1.1", "opencv-python-headless>=4.8"),
+)
+OF_NAME = {environment.name: environment for environment in (TF_AGENTS, CONVERTERS, SIMULATORS)}
 
 
 @functools.cache
