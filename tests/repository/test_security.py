@@ -33,12 +33,8 @@ RUNS_CODE = {
     "np.load": set(),
     "tf_keras.models.load_model": set(),
     "tf.saved_model.load": {"agents.policy_evaluation", "saved_policies.eager_policy"},
-    # Of what a person names on the command line, and of libraries that are optional.
-    "importlib.import_module": {
-        "commands.run_directories",
-        "commands.playing_commands",
-        "hooks.history",
-    },
+    # Of what a person names on the command line, and of optional libraries that pgest names.
+    "importlib.import_module": {"commands.run_directories", "hooks.plots"},
 }
 
 
@@ -48,6 +44,7 @@ def test_nothing_that_is_read_is_run(path):
         f"line {node.lineno}: {ast.unparse(node.func)}"
         for node in ast.walk(parse(path))
         if isinstance(node, ast.Call)
+        and not (node.args and isinstance(node.args[0], ast.Constant))  # as written here
         and module_name(path) not in RUNS_CODE.get(ast.unparse(node.func), {module_name(path)})
     ]
     assert not problems, f"{problems}; {PAGE} says that data is never run"
