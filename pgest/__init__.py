@@ -17,10 +17,10 @@ Memories
 Hooks
     BaseMonitor, RunContext, Every, Limits, Evaluation, CheckpointSaverHook,
     CheckpointSaverListener, CSVLoggerHook, EvaluationHook, FinalOpsHook, HistoryHook,
-    JSONLinesHook, LoggingTensorHook, NanTensorHook, NanLossDuringTrainingError,
+    JSONLinesHook, LoggingTensorHook, MlflowHook, NanTensorHook, NanLossDuringTrainingError,
     OptunaPruningHook, ProfilerHook, ProgressBarHook, StepCounterHook, StopAtEpisodeHook,
     StopAtStepHook, StopAtTimestepHook, StopOnNoImprovementHook, StopOnReturnHook,
-    SummarySaverHook, VideoHook, stop_if_higher_hook, stop_if_lower_hook,
+    SummarySaverHook, VideoHook, WandbHook, stop_if_higher_hook, stop_if_lower_hook,
     stop_if_no_increase_hook, stop_if_no_decrease_hook
 
 Figures
@@ -83,6 +83,7 @@ from pgest.hooks import (
     JSONLinesHook,
     Limits,
     LoggingTensorHook,
+    MlflowHook,
     NanLossDuringTrainingError,
     NanTensorHook,
     OptunaPruningHook,
@@ -97,6 +98,7 @@ from pgest.hooks import (
     StopOnReturnHook,
     SummarySaverHook,
     VideoHook,
+    WandbHook,
     plot_runs,
     stop_if_higher_hook,
     stop_if_lower_hook,
@@ -165,6 +167,7 @@ __all__ = [
     "LatestExporter",
     "Limits",
     "LoggingTensorHook",
+    "MlflowHook",
     "Modes",
     "NanLossDuringTrainingError",
     "NanTensorHook",
@@ -201,6 +204,7 @@ __all__ = [
     "Trajectory",
     "UpdateConfig",
     "VideoHook",
+    "WandbHook",
     "__version__",
     "distributions",
     "evaluate",

@@ -32,6 +32,7 @@ from pgest.hooks.stopping import (
     StopOnReturnHook,
 )
 from pgest.hooks.summaries import EVALUATION_TAGS, TAGS, SummarySaverHook
+from pgest.hooks.trackers import MlflowHook, WandbHook
 from pgest.hooks.videos import VideoHook
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "JSONLinesHook",
     "Limits",
     "LoggingTensorHook",
+    "MlflowHook",
     "NanLossDuringTrainingError",
     "NanTensorHook",
     "OptunaPruningHook",
@@ -64,6 +66,7 @@ __all__ = [
     "StopOnReturnHook",
     "SummarySaverHook",
     "VideoHook",
+    "WandbHook",
     "default_hooks",
     "plot_runs",
     "stop_if_higher_hook",

@@ -104,7 +104,28 @@ SIMULATORS = OwnEnvironment(
     modules=("ale_py", "cv2", "mujoco"),
     requirements=("gymnasium[atari,mujoco]>=1.1", "opencv-python-headless>=4.8"),
 )
-OF_NAME = {environment.name: environment for environment in (TF_AGENTS, CONVERTERS, SIMULATORS)}
+# They ask for older versions of what is in pgest's own environment: python-dateutil, pandas.
+TRACKERS = OwnEnvironment(
+    "trackers",
+    modules=("gymnasium", "mlflow", "rliable", "tensorflow_probability", "wandb"),
+    requirements=(
+        "tensorflow-cpu==2.21.0",
+        "tf-keras==2.21.0",
+        "tensorflow-probability==0.25.0",
+        "tensorboard==2.21.0",
+        "gymnasium==1.4.0",
+        "setuptools>=68",
+        "tqdm",
+        "PyYAML",
+        "click",
+        "matplotlib",
+        "mlflow==3.17.2",
+        "pandas<3",
+        "rliable==1.2.0",
+        "wandb==0.31.0",
+    ),
+)
+OF_NAME = {environment.name: environment for environment in (TF_AGENTS, CONVERTERS, SIMULATORS, TRACKERS)}
 
 
 @functools.cache
