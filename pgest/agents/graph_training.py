@@ -128,10 +128,9 @@ class GraphTrainer:
                 stacklevel=3,
             )
         if self._agent.config.save_histograms:
-            warnings.warn(
+            callers.warn(
                 "RunConfig.save_histograms writes nothing while a model trains in the graph: train "
                 'in environments on the host, such as pgest.make("CartPole-v1").',
-                stacklevel=3,
             )
         trainer.write_graph(self._agent, self._update)
 

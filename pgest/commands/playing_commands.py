@@ -12,7 +12,7 @@ import click
 import gymnasium
 
 from pgest.commands import options, run_directories
-from pgest.environments import filming
+from pgest.hooks import filming
 
 _EPISODES = click.option("--episodes", type=click.IntRange(min=1), default=10, show_default=True)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pgest.hooks import intervals, monitor, plots, records
+from pgest.hooks import extras, intervals, monitor, plots, records
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -91,7 +91,7 @@ class HistoryHook(monitor.BaseMonitor):
         Raises:
           ImportError: pandas is not installed.
         """
-        pandas = plots.imported("pandas", "HistoryHook.to_pandas", "notebook")
+        pandas = extras.imported("pandas", "HistoryHook.to_pandas", "notebook")
         return pandas.DataFrame(self.records)
 
     def plot(self, *names: str, x: str = "timestep", smooth: int = 1) -> matplotlib.figure.Figure:
@@ -116,7 +116,7 @@ class HistoryHook(monitor.BaseMonitor):
           ValueError: `smooth` is not positive.
         """
         intervals.positive_count("HistoryHook.plot(smooth=…)", smooth)
-        pyplot = plots.imported("matplotlib.pyplot", "HistoryHook.plot", "notebook")
+        pyplot = extras.imported("matplotlib.pyplot", "HistoryHook.plot", "notebook")
         known = sorted({name for record in self.records for name in record})
         names = names or tuple(name for name in _PLOTTED if name in known)
         unknown = [name for name in (*names, x) if name not in known]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pgest.hooks import curves, intervals
+from pgest.hooks import curves, extras, intervals
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -61,7 +60,7 @@ def plot_runs(
         if value not in choice:
             raise ValueError(f"plot_runs got {name}={value!r}; expected {' or '.join(choice)}.")
     intervals.positive_count("plot_runs(smooth=…)", smooth)
-    pyplot = imported("matplotlib.pyplot", "plot_runs", "plot")
+    pyplot = extras.imported("matplotlib.pyplot", "plot_runs", "plot")
     found = {
         label: [curves.read(run, names or _DEFAULT_NAMES, x) for run in runs]
         for label, runs in curves.groups(directories).items()
@@ -151,8 +150,8 @@ def interquartile(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
       Floats `[G]`, and `[2, G]`: from, to. Equal for equal values: the bootstrap is seeded.
     """
-    library = imported("rliable.library", "The interquartile mean", "plot")
-    stats = importlib.import_module("scipy.stats")  # rliable needs it too
+    library = extras.imported("rliable.library", "The interquartile mean", "plot")
+    stats = extras.imported("scipy.stats", "The interquartile mean", "plot")
 
     def middle(scores: np.ndarray) -> np.ndarray:  # [seeds, tasks, G]
         return stats.trim_mean(scores.reshape(-1, scores.shape[-1]), 0.25, axis=0)
@@ -164,26 +163,6 @@ def interquartile(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         random_state=np.random.RandomState(0),
     )
     return means["runs"], ranges["runs"]
-
-
-def imported(name: str, user: str, extra: str) -> Any:
-    """Imports a module of an extra when it is first needed.
-
-    Raises:
-      ImportError: it cannot be imported; says what to install.
-    """
-    package = name.partition(".")[0]
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            f"{user} needs {package}, which is not installed: pip install 'pgest[{extra}]'"
-        ) from error
-    except Exception as error:  # one library does not fit another, as rliable's arch pandas 3
-        raise ImportError(
-            f"{user} needs {package}, which cannot be imported ({type(error).__name__}: {error}). "
-            f"In an environment of its own, pip install 'pgest[{extra}]' finds versions that fit."
-        ) from error
 
 
 def _draw_seeds(

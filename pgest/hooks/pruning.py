@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from pgest.hooks import evaluation, monitor
+from pgest.hooks import evaluation, extras, monitor
 
 
 class OptunaPruningHook(evaluation.EvaluationHook):
@@ -62,7 +61,7 @@ class OptunaPruningHook(evaluation.EvaluationHook):
             )
         self._trial = trial
         self._unit, self._period = every.unit, int(every.period)
-        self._optuna = _optuna()
+        self._optuna = extras.imported("optuna", "OptunaPruningHook", "tune")
         self.value: float | None = None
 
     def begin(self, context: monitor.RunContext) -> None:
@@ -105,12 +104,3 @@ class OptunaPruningHook(evaluation.EvaluationHook):
             context.request_stop(
                 f"Optuna prunes the trial: return {self.value:.6g} at look {number}"
             )
-
-
-def _optuna() -> Any:
-    try:
-        return importlib.import_module("optuna")
-    except ImportError as error:
-        raise ImportError(
-            "OptunaPruningHook needs Optuna, which is not installed: pip install 'pgest[tune]'"
-        ) from error

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import tempfile
 import time
 from collections.abc import Mapping
 from typing import Any
 
-from pgest.hooks import intervals, monitor, records, run_pages
+from pgest.hooks import extras, intervals, monitor, records, run_pages
 
 _X_AXES = ("timestep", "step", "episode", "seconds")
 _DEFAULT_STEPS = 10
@@ -149,7 +148,7 @@ class WandbHook(_TrackerHook):
         **init: Any,
     ) -> None:
         super().__init__(every, x_axis, export)
-        self._wandb = _imported("wandb", "WandbHook")
+        self._wandb = extras.imported("wandb", "WandbHook", "wandb")
         self._init = init
         self._run: Any = None
 
@@ -214,7 +213,7 @@ class MlflowHook(_TrackerHook):
         tracking_uri: str | None = None,
     ) -> None:
         super().__init__(every, x_axis, export)
-        self._mlflow = _imported("mlflow", "MlflowHook")
+        self._mlflow = extras.imported("mlflow", "MlflowHook", "mlflow")
         self._experiment, self._run_name = experiment, run_name
         self._client: Any = None
         self._uri = tracking_uri
@@ -259,12 +258,3 @@ class MlflowHook(_TrackerHook):
 def _mlflow_name(name: str) -> str:
     """MLflow has a list of characters for names; an environment's info may have others."""
     return re.sub(r"[^\w\-. :/]", "_", name)
-
-
-def _imported(name: str, hook: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ImportError(
-            f"{hook} needs {name}, which is not installed: pip install 'pgest[{name}]'"
-        ) from error

@@ -10,8 +10,8 @@ import gymnasium
 import tensorflow as tf
 from tensorboard.compat.proto import summary_pb2, tensor_pb2, tensor_shape_pb2, types_pb2
 
-from pgest.environments import filming, view
-from pgest.hooks import intervals, monitor
+from pgest.environments import view
+from pgest.hooks import filming, intervals, monitor
 
 
 class VideoHook(monitor.BaseMonitor):

@@ -10,8 +10,7 @@ from tensorboard.backend.event_processing import event_accumulator
 
 import pgest
 from pgest import hooks
-from pgest.environments import filming
-from pgest.hooks import monitor
+from pgest.hooks import filming, monitor
 from tests import model_fns
 from tests.hooks.hooks_driver import Run, Update
 

@@ -34,7 +34,7 @@ RUNS_CODE = {
     "tf_keras.models.load_model": set(),
     "tf.saved_model.load": {"agents.policy_evaluation", "saved_policies.eager_policy"},
     # Of what a person names on the command line, and of optional libraries that pgest names.
-    "importlib.import_module": {"commands.run_directories", "hooks.plots"},
+    "importlib.import_module": {"commands.run_directories", "hooks.extras"},
 }
 
 

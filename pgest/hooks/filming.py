@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import subprocess
 from typing import Any
 
 import gymnasium
+
+from pgest.hooks import extras
 
 # What TensorBoard shows in a column: more would only be larger.
 _ANIMATION_FRAMES, _ANIMATION_WIDTH = 100, 320
@@ -26,7 +27,7 @@ class Filmed(gymnasium.Wrapper):
 
     def __init__(self, env: Any) -> None:
         super().__init__(env)
-        self._ffmpeg = _ffmpeg()
+        self._ffmpeg = extras.imported("imageio_ffmpeg", "A video", "video")
         if env.render_mode != "rgb_array":
             raise ValueError(
                 f"{env} has the render_mode {env.render_mode!r}, which gives no pictures for a "
@@ -112,15 +113,6 @@ class Filmed(gymnasium.Wrapper):
         if done.returncode != 0 or not done.stdout:
             raise RuntimeError(f"ffmpeg made no GIF of {path}: {done.stderr.decode().strip()}")
         return done.stdout
-
-
-def _ffmpeg() -> Any:
-    try:
-        return importlib.import_module("imageio_ffmpeg")
-    except ImportError as error:
-        raise ImportError(
-            "A video needs imageio-ffmpeg, which is not installed: pip install 'pgest[video]'"
-        ) from error
 
 
 def _unfinished(path: str) -> str:
