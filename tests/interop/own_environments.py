@@ -125,7 +125,34 @@ TRACKERS = OwnEnvironment(
         "wandb==0.31.0",
     ),
 )
-OF_NAME = {environment.name: environment for environment in (TF_AGENTS, CONVERTERS, SIMULATORS, TRACKERS)}
+ENVIRONMENTS = OwnEnvironment(
+    "environments",
+    modules=(
+        *("ale_py", "envpool", "gymnasium_robotics", "highway_env", "minigrid", "mo_gymnasium"),
+        *("pettingzoo", "shimmy", "supersuit"),
+    ),
+    requirements=(
+        "tensorflow-cpu==2.21.0",
+        "tf-keras==2.21.0",
+        "tensorflow-probability==0.25.0",
+        "tensorboard==2.21.0",
+        "tqdm",
+        "setuptools<81",
+        "gymnasium==1.4.0",
+        "ale-py==0.12.1",
+        "dm-control==1.0.50",
+        "envpool==1.2.5",
+        "gymnasium-robotics==1.4.2",
+        "highway-env==1.12.1",
+        "minigrid==3.2.0",
+        "mo-gymnasium==1.3.2",
+        "pettingzoo==1.27.0",
+        "shimmy==2.0.1",
+        "supersuit==3.11.0",
+    ),
+)
+_ALL = (TF_AGENTS, CONVERTERS, ENVIRONMENTS, SIMULATORS, TRACKERS)
+OF_NAME = {environment.name: environment for environment in _ALL}
 
 
 @functools.cache
