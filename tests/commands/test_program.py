@@ -147,7 +147,12 @@ def test_models_of_ones_own(tmp_path, monkeypatch):
 def test_an_interrupt_before_training_has_the_same_exit_code(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "interrupted.py").write_text("import os; os.kill(os.getpid(), 2)")
-    result = call("train", "--model", "interrupted:model_fn", "--env", "CartPole-v1")
+    # A shell that starts the tests in the background has Ctrl-C ignored by them.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        result = call("train", "--model", "interrupted:model_fn", "--env", "CartPole-v1")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert result.exit_code == 130
     assert result.output.splitlines()[-1] == "Interrupted."
 
