@@ -276,7 +276,7 @@ class PGAgent:
         Yields:
           `{"action": ..., "environment_action": ..., <prediction>: ...}`, a row an observation.
         """
-        with self._saved.weights(checkpoint_path, trained=self._trainer is not None):
+        with self._saved.weights(checkpoint_path, trained=self._trainer is not None, publish=False):
             acted = self._evaluator.predictor.act(observations, env, action_mask)
         yield from acted.rows()
 

@@ -32,56 +32,117 @@ class Predictor:
 
     def __init__(self, model: model_lib.Model):
         self._model = model
-        self._actors: dict[Any, acting.Actor] = {}
-        self._spaces: tuple[gymnasium.Space, gymnasium.Space] | None = None
+        self._takes: dict[str, _Observations] = {}
+        self._known: _Observations | None = None
         self._mask_spec: Any = None
 
     def remember(self, view: environment_view.EnvironmentView, actor: acting.Actor) -> None:
         """Keeps the spaces and whether there are masks, for `act`."""
-        self._spaces = (view.observation_space, view.action_space)
+        self._know(view.observation_space, view.action_space)
         self._mask_spec = batch_specs.mask_spec(actor.mask_spec)
 
     def act(self, observations: Any, env: Any = None, action_mask: Any = None) -> acting.Acted:
         """The greedy actions and predictions for observations `[N, ...]`, from episodes' start."""
         if env is not None:
             view = making.view(on_host(env, 1), seed=0)
-            self._spaces = (view.observation_space, view.action_space)
+            self._know(view.observation_space, view.action_space)
             if view is not env:
                 view.close()
-        if self._spaces is None:
+        known = self._known
+        if known is None:
             raise ValueError(
                 "predict does not know the spaces yet: pass env=... (an id or an environment), or "
                 "train or evaluate first."
             )
-        observations = _checked_observations(self._spaces[0], observations)
-        size = len(tf.nest.flatten(observations)[0])
-        mask = _checked_masks(self._spaces[1], self._mask_spec, action_mask, size)
-        actor = self._actor(size, self._spaces, batch_specs.mask_spec(mask))
-        reset = np.ones([size], np.bool_)
-        with told(self._model, self._model.prediction_hooks, env):
-            return actor(observations, 0, mask, actor.initial_state(size), reset)
+        observations, size = known.checked(observations)
+        mask = _checked_masks(known.action_space, self._mask_spec, action_mask, size)
+        actor = self._actor(known, size, batch_specs.mask_spec(mask))
+        # A counter that is not read stays where it is: telling it takes as long as the program.
+        self._model.counters.publish(read=actor.program.reads)
+        recurrent = (
+            (actor.initial_state(size), np.ones([size], np.bool_)) if actor.recurrent else ()
+        )
+        hooks = self._model.prediction_hooks
+        with told(self._model, hooks, env) if hooks else contextlib.nullcontext():
+            return actor(observations, 0, mask, *recurrent)
 
-    def _actor(
-        self, size: int, spaces: tuple[gymnasium.Space, gymnasium.Space], mask_spec: Any
-    ) -> acting.Actor:
+    def _know(self, observation_space: gymnasium.Space, action_space: gymnasium.Space) -> None:
+        name = str((observation_space, action_space))
+        if name not in self._takes:
+            self._takes[name] = _Observations(observation_space, action_space)
+        self._known = self._takes[name]
+
+    def _actor(self, known: _Observations, size: int, mask_spec: Any) -> acting.Actor:
         """The program for any number of observations; for `size` where model_fn has to know it."""
-        try:
-            return self._made(None, spaces, mask_spec)
-        except (TypeError, ValueError):
-            # It calculates with the number of rows while it is traced, as layers that keep a state
-            # do. Whatever else is wrong is raised again here.
-            return self._made(size, spaces, mask_spec)
+        name = "" if mask_spec is None else str(mask_spec)
+        actors, spaces = known.actors, (known.observation_space, known.action_space)
+        if (None, name) in actors:
+            return actors[None, name]
+        if not any(masked == name for _, masked in actors):
+            # It may calculate with the number of rows while it is traced, as layers that keep a
+            # state do. Whatever else is wrong is raised again with the number.
+            with contextlib.suppress(TypeError, ValueError):
+                actors[None, name] = acting.Actor(
+                    self._model, *spaces, None, mask_spec, explore=False
+                )
+                return actors[None, name]
+        if (size, name) not in actors:
+            actors[size, name] = acting.Actor(self._model, *spaces, size, mask_spec, explore=False)
+        return actors[size, name]
 
-    def _made(
-        self,
-        size: int | None,
-        spaces: tuple[gymnasium.Space, gymnasium.Space],
-        mask_spec: Any,
-    ) -> acting.Actor:
-        key = (size, str(spaces), str(mask_spec))
-        if key not in self._actors:
-            self._actors[key] = acting.Actor(self._model, *spaces, size, mask_spec, explore=False)
-        return self._actors[key]
+
+class _Observations:
+    """What the observations of some spaces have to be, and the programs that take them.
+
+    Args:
+      observation_space: of one environment.
+      action_space: of one environment.
+
+    Attributes:
+      actors: by the number of observations, None where any will do, and the masks' specs.
+    """
+
+    def __init__(self, observation_space: gymnasium.Space, action_space: gymnasium.Space):
+        self.observation_space, self.action_space = observation_space, action_space
+        self._parts = environment_spaces.batched(observation_space, 1, "observation_space")
+        self.actors: dict[tuple[int | None, str], acting.Actor] = {}
+
+    def checked(self, observations: Any) -> tuple[Any, int]:
+        """Observations `[N, ...]` as arrays of the dtypes of their space, and N.
+
+        Raises:
+          ValueError: they are not a batch of what the space holds.
+        """
+        try:
+            found = self._parts.convert(observations)
+        except environment_spaces.Misfit as error:
+            raise _UnfitObservationsError(
+                f"predict takes a nest of shapes {self._expected()}: {error}."
+            ) from error
+        if isinstance(found, (dict, tuple)):
+            found = tf.nest.map_structure(np.asarray, found)
+        else:
+            found = np.asarray(found)
+        leaves = list(self._parts.leaves(found))
+        size = len(leaves[0][1]) if leaves[0][1].ndim else 0
+        for part, leaf in leaves:
+            if leaf.shape != (size, *part.shape):
+                raise ValueError(
+                    f"predict got observations of shape {tf.nest.map_structure(np.shape, found)}; "
+                    f"expected {self._expected()}: the batch comes first, of the same size "
+                    "everywhere. A single observation is observation[None]."
+                )
+            outside = part.outside(leaf) if size else None
+            if outside is not None:
+                raise _UnfitObservationsError(
+                    f"predict got {outside[1]} in row {outside[0]}, which is not in {part.path}, "
+                    f"{part.space}."
+                )
+        return found, size
+
+    def _expected(self) -> Any:
+        spec = specs.observation_spec(self.observation_space)
+        return tf.nest.map_structure(lambda leaf: (None, *leaf.shape), spec)
 
 
 @contextlib.contextmanager
@@ -118,38 +179,6 @@ def on_host(env: Any, num_envs: int) -> Any:
 
 class _UnfitObservationsError(environment_view.EnvironmentFailure, ValueError):
     """What an environment may not give either; the caller gave it, hence a ValueError too."""
-
-
-def _checked_observations(space: gymnasium.Space, observations: Any) -> Any:
-    """Observations `[N, ...]` as arrays of the dtypes of one observation's spec.
-
-    Raises:
-      ValueError: they are not a batch of what the space holds.
-    """
-    observation_spec = specs.observation_spec(space)
-    expected = tf.nest.map_structure(lambda leaf: (None, *leaf.shape), observation_spec)
-    parts = environment_spaces.batched(space, 1, "observation_space")
-    try:
-        found = tf.nest.map_structure(np.asarray, parts.convert(observations))
-    except environment_spaces.Misfit as error:
-        raise _UnfitObservationsError(
-            f"predict takes a nest of shapes {expected}: {error}."
-        ) from error
-    shapes = tf.nest.map_structure(np.shape, found)
-    for spec, leaf in zip(tf.nest.flatten(observation_spec), tf.nest.flatten(found), strict=True):
-        if leaf.shape[1:] != tuple(spec.shape) or leaf.ndim == 0:
-            raise ValueError(
-                f"predict got observations of shape {shapes}; expected {expected}: the batch comes "
-                "first. A single observation is observation[None]."
-            )
-    for part, leaf in parts.leaves(found):
-        outside = part.outside(leaf) if len(leaf) else None
-        if outside is not None:
-            raise _UnfitObservationsError(
-                f"predict got {outside[1]} in row {outside[0]}, which is not in {part.path}, "
-                f"{part.space}."
-            )
-    return found
 
 
 def _checked_masks(action_space: Any, expected: Any, masks: Any, size: int) -> Any:

@@ -112,10 +112,19 @@ class SavedState:
         return {**self._values, **live}
 
     @contextlib.contextmanager
-    def weights(self, checkpoint_path: str | None, *, trained: bool) -> Iterator[None]:
-        """Inside, the variables hold the weights asked for; see `PGAgent.evaluate`."""
+    def weights(
+        self, checkpoint_path: str | None, *, trained: bool, publish: bool = True
+    ) -> Iterator[None]:
+        """Inside, the variables hold the weights asked for; see `PGAgent.evaluate`.
+
+        Args:
+          checkpoint_path: whose weights; None: the agent's own.
+          trained: whether they may have trained here; else the newest checkpoint's are taken.
+          publish: copy the counters to their variables, of trained weights too.
+        """
         self.restore()
-        self._model.counters.publish()
+        if publish or not trained or checkpoint_path is not None:
+            self._model.counters.publish()
         if checkpoint_path is None:
             if not trained:
                 self._follow_newest()

@@ -54,8 +54,12 @@ class Acted(NamedTuple):
             "environment_action": self.environment_action,
             **self.predictions,
         }
-        for index in range(len(tf.nest.flatten(self.action)[0])):
-            yield tf.nest.map_structure(lambda leaf, row=index: leaf[row], rows)
+        if all(isinstance(value, np.ndarray) for value in rows.values()):
+            for row in zip(*rows.values(), strict=True):  # packing takes as long as many a program
+                yield dict(zip(rows, row, strict=True))
+        else:
+            for leaves in zip(*tf.nest.flatten(rows), strict=True):
+                yield tf.nest.pack_sequence_as(rows, leaves)
 
 
 class Actor:

@@ -158,6 +158,23 @@ def test_predict_with_a_model_that_has_to_know_how_many():
     for size in (2, 3):
         found = agent.predict(np.zeros([size, 4], np.float32), env="CartPole-v1")
         assert [int(row["rows"]) for row in found] == [size] * size
+    traces = agent.model.traces[pgest.Modes.PREDICT]
+    list(agent.predict(np.zeros([2, 4], np.float32)))
+    assert agent.model.traces[pgest.Modes.PREDICT] == traces
+
+
+def test_predict_tells_the_counters_to_a_model_that_reads_them():
+    def model_fn(features, labels, mode, params):
+        spec = model_fns.policy_gradient(features, labels, mode, params)
+        if mode != pgest.Modes.PREDICT:
+            return spec
+        timesteps = tf.fill(tf.shape(features["state"])[:1], pgest.get_global_timestep())
+        return dataclasses.replace(spec, predictions={"timesteps": tf.identity(timesteps)})
+
+    agent = make_agent(model_fn)
+    agent.train("CartPole-v1", timesteps=37)
+    [row] = agent.predict(np.zeros([1, 4], np.float32))
+    assert row["timesteps"] == 37
 
 
 class Moments(pgest.BaseMonitor):
@@ -221,6 +238,13 @@ def test_predict_needs_to_know_the_spaces():
 def test_predict_says_what_it_takes(observations, said):
     with pytest.raises(ValueError, match=said):
         list(make_agent().predict(observations, env="CartPole-v1"))
+
+
+def test_predict_takes_as_many_rows_of_each_part():
+    env = SpaceEnv(spaces.Dict(a=spaces.Discrete(3), b=spaces.Box(0, 1, (2,))), spaces.Discrete(2))
+    observations = {"a": np.zeros([3], np.int64), "b": np.zeros([4, 2], np.float32)}
+    with pytest.raises(ValueError, match=r"'b': \(4, 2\).*the same size everywhere"):
+        list(make_agent().predict(observations, env=env))
 
 
 @pytest.mark.parametrize(
