@@ -46,6 +46,10 @@ def is_after_the_loop(env: VectorEnv, error: Exception) -> bool:
 def hint(env: VectorEnv, error: Exception) -> str:
     """What gymnasium's API gives, where SyncVectorEnv itself stumbled over what came instead."""
     frames = _frames_from(env.unwrapped, error)
+    if not frames:
+        return ""
+    if frames[-1].f_code.co_name == "_add_info" and "'items'" in str(error):
+        return " (in gymnasium's API the info, the last value of reset() and step(), is a dict)"
     if len(frames) != 1 or not any(words in str(error) for words in _STUMBLES):
         return ""
     if frames[0].f_code.co_name == "reset":

@@ -299,8 +299,9 @@ class EnvironmentView(abc.ABC):
         finite = np.isfinite(values.reshape(self.num_envs, -1)).all(axis=1)
         index = int(finite.argmin())
         wrong = values[index][~np.isfinite(values[index])]
-        message = f"gave a {what} with {wrong.size} of {values[index].size} values not finite"
-        message += f" (the first: {wrong.flat[0]}); the space is {self.observation_space}"
+        article = "an" if what[0] in "aeiou" else "a"
+        message = f"gave {article} {what} with {wrong.size} of {values[index].size} values not"
+        message += f" finite (the first: {wrong.flat[0]}); the space is {self.observation_space}"
         raise self._failure(message + self._blame(action, index), index)
 
     def _blame(self, action: Nest | None, index: int | None) -> str:

@@ -151,7 +151,11 @@ def test_a_result_that_is_not_gymnasiums(way, given, words):
         (name, value), *_ = given.items()
         if name in ("terminated", "truncated") or isinstance(value, str):
             pytest.skip("gymnasium's own arrays hold what became of it")
-        words = {"reward": "reward", "info": "step()", "result": "step() gives five values"}[name]
+        words = {
+            "reward": "reward",
+            "info": "step(), is a dict",
+            "result": "step() gives five values",
+        }[name]
     error = failure(way, FLOATS, 1, **given)
     assert words in str(error), error
     assert error.env_index == (0 if way == "one" else 1) and error.timestep == 0
@@ -164,6 +168,14 @@ def test_a_reset_that_is_not_gymnasiums():
         assert "gave one ndarray from reset(), gymnasium's reset() gives two values" in str(error)
         error = failure(way, FLOATS, 0, info=None)
         assert "gave the info None from reset(), expected a dict" in str(error)
+    error = failure("SyncVectorEnv", FLOATS, 0, info=None)
+    assert "the info, the last value of reset() and step(), is a dict" in str(error)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_observation_that_is_not_finite(way):
+    error = failure(way, FLOATS, 1, observation=np.array([0, np.nan, 1]))
+    assert "gave an observation with 1 of 3 values not finite (the first: nan)" in str(error)
 
 
 @pytest.mark.parametrize("way", WAYS[:2])
