@@ -30,7 +30,7 @@ export TF_ENABLE_ONEDNN_OPTS ?= 0
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow learning interop programs peers lint format types docs docs-serve bench wheel check clean
+.PHONY: help demo test slow learning interop programs peers lint format types docs docs-serve docs-version bench wheel check clean
 
 help:  ## This list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -123,6 +123,10 @@ types: $(VENV)/.installed-dev  ## mypy on pgest/.
 docs: $(VENV)/.installed-docs  ## Build the documentation into site/; a broken link is an error.
 	@$(BIN)/mkdocs build --strict --quiet
 	@echo "Documentation: site/index.html"
+
+docs-version: $(VENV)/.installed-docs  ## Commit the pages of this version to the branch gh-pages, beside those of others.
+	@version=$$($(BIN)/python -c 'import re; print(re.search(r"__version__ = \"(\d+\.\d+)", open("pgest/__init__.py").read())[1])'); \
+	export PATH="$(CURDIR)/$(BIN):$$PATH"; mike deploy --update-aliases $$version latest && mike set-default latest
 
 docs-serve: $(VENV)/.installed-docs  ## Show the documentation at localhost:8000 while you write.
 	@$(BIN)/mkdocs serve

@@ -1,6 +1,8 @@
 """The pages that `make docs` builds: complete without a network, equations drawn, none too long."""
 
 import html
+import json
+import os
 import re
 import subprocess
 import sys
@@ -97,6 +99,69 @@ def test_search_works_in_pages_opened_as_files(site):
     assert index.startswith("var __index = ") and "api/BatchMemory.html" in index
     assert '<script src="iframe-worker.js">' in pages(site)["index.html"]
     assert (site / "iframe-worker.js").exists()
+
+
+@pytest.mark.slow
+def test_examples_of_docstrings_are_code(site):
+    """Markdown would make quotations of `>>>`."""
+    reference = {name: page for name, page in pages(site).items() if name.startswith("api/")}
+    assert not [name for name, page in reference.items() if "<blockquote" in page]
+    assert "memory.sample" in re.sub("<[^>]+>", "", reference["api/RolloutMemory.html"])
+
+
+@pytest.mark.slow
+def test_each_page_says_something_before_its_first_section(site):
+    """Before a reader meets a table or a program, one sentence says what the page is about."""
+    silent = []
+    for name, page in pages(site).items():
+        after = page.partition("</h1>")[2].lstrip()
+        if name != "404.html" and not name.startswith("api/") and not after.startswith("<p>"):
+            silent.append(name)
+    assert not silent
+
+
+@pytest.mark.slow
+def test_versions_stand_beside_each_other(tmp_path):
+    """`make docs-version`, twice, in a repository of its own."""
+    pytest.importorskip("mike", reason="the extra docs is not installed")
+
+    # mike calls mkdocs by its name.
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+    def run(*command: object) -> str:
+        given = [str(part) for part in command]
+        result = subprocess.run(given, cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
+
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.md").write_text("# A page\n", encoding="utf-8")
+    settings = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    # One page: the whole site takes long. What decides on versions stays as it is.
+    settings = re.sub(r"^nav:\n.*?(?=^plugins:)", "nav: [index.md]\n", settings, flags=re.S | re.M)
+    settings = re.sub(r"^  - docs/building/(?!versions).*\n", "", settings, flags=re.M)
+    settings = settings.replace("docs/building/", f"{BUILDING}/")
+    (tmp_path / "mkdocs.yml").write_text(settings, encoding="utf-8")
+    run("git", "init", "--quiet")
+    run("git", "config", "user.name", "Test")
+    run("git", "config", "user.email", "test@example.org")
+    run("git", "commit", "--quiet", "--allow-empty", "--message", "A repository")
+    mike = (sys.executable, "-c", "from mike.driver import main; main()")
+    run(*mike, "deploy", "0.1")
+    run(*mike, "deploy", "--update-aliases", "0.2", "latest")
+    run(*mike, "set-default", "latest")
+    listed = json.loads(run("git", "show", "gh-pages:versions.json"))
+    assert [(entry["version"], entry["aliases"]) for entry in listed] == [
+        ("0.2", ["latest"]),
+        ("0.1", []),
+    ]
+    for folder in ("0.1", "0.2", "latest"):
+        assert '"provider": "mike"' in run("git", "show", f"gh-pages:{folder}/index.html")
+
+
+@pytest.mark.slow
+def test_pages_that_stand_alone_ask_for_no_versions(site):
+    assert '"provider": "mike"' not in pages(site)["index.html"]
 
 
 def test_an_equation_becomes_mathml_and_code_stays(monkeypatch):
