@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pgest.agents import batch_specs, runs, trainer
+from pgest.agents import batch_specs, loops, runs, trainer
 from pgest.contract import callers, episodes
 from pgest.graph_environments import graph_environment
 from pgest.hooks import defaults, monitor
@@ -40,6 +40,8 @@ class GraphTrainer:
             env.num_envs,
             self._mask_spec(env),
         )
+        if not self.actor.predicts_value:
+            loops.warn_of_cuts(f"{agent.memory!r} cuts episodes")
         signature = batch_specs.fixed_signature(self.actor, agent.memory.horizon, env.num_envs)
         self._update = updating.UpdateGraph(
             agent.model, agent.update_config, signature, self.actor.recurrent

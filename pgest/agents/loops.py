@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
-from pgest.contract import episodes
+from pgest.contract import callers, episodes
 from pgest.environments import view as environment_view
 from pgest.memory import memory as memory_lib
 from pgest.tracing import acting
@@ -229,7 +229,10 @@ class HostLoop:
         self._following = (transition.next_observation, transition.next_mask, acted.policy_state)
         cut = memory.columns_to_cut()
         valued = cut[:0] if self.leaves_horizon_to_update else cut
-        if self.actor.predicts_value and (valued.size or np.count_nonzero(transition.truncated)):
+        if not self.actor.predicts_value:
+            if self.actor.warns_of_cuts and (cut.size or np.count_nonzero(transition.truncated)):
+                self._warn_of_cut(cut, transition)
+        elif valued.size or np.count_nonzero(transition.truncated):
             truncated = transition.truncated & ~transition.terminated
             truncated[valued] = True
             if truncated.any():
@@ -237,6 +240,15 @@ class HostLoop:
                 memory.bootstrap(np.flatnonzero(truncated), following[truncated])
         if cut.size:
             memory.cut(cut)
+
+    def _warn_of_cut(self, cut: np.ndarray, transition: environment_view.Transition) -> None:
+        if cut.size:
+            warn_of_cuts(f"{self.memory!r} cuts episodes")
+        elif (transition.truncated & ~transition.terminated).any():
+            warn_of_cuts("the environment truncates episodes (a time limit)")
+        else:
+            return
+        self.actor.warns_of_cuts = False
 
     def _note(self, transition: environment_view.Transition) -> None:
         """Adds a timestep to the statistics of the episodes under way."""
@@ -325,6 +337,17 @@ def _packed(like: Any, state: Mapping[str, np.ndarray], name: str) -> Any:
 
 def _leaf(like: Any, value: np.ndarray | None) -> Any:
     return tf.constant(value) if tf.is_tensor(like) else value
+
+
+def warn_of_cuts(how: str) -> None:
+    """Warns that episodes are cut while the model has no value to bootstrap from."""
+    callers.warn(
+        f"The model predicts no value, and {how}: what would have followed counts as 0 in the "
+        "returns, which are too small near a cut, and the more so the longer episodes could go on. "
+        "Predict one, as pgest.models.A2C and PPO do: EstimatorSpec(mode, predictions={'value': "
+        "value}, ...); or take whole episodes, with a BatchMemory without max_episode_length and "
+        "an environment that terminates."
+    )
 
 
 def play_episode(

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from pgest.agents import batch_specs, loops, runs, trainer
+from pgest.contract import callers
 from pgest.environments import checking
 from pgest.environments import view as environment_view
 from pgest.hooks import defaults, monitor
@@ -44,6 +45,7 @@ class HostTrainer:
         # Another agent's episodes under way, say: this environment does not go on with them.
         self.memory.drop_unfinished()
         self.loop = self._make_loop()
+        self.loop.warns_of_cuts = not self.actor.predicts_value
         self._signature = batch_specs.batch_signature(self.actor, self.memory, view)
         self._following_spec = None
         if self.loop.leaves_horizon_to_update:
@@ -105,8 +107,10 @@ class HostTrainer:
     def update(self, run: runs.Run) -> None:
         """Takes the batch out of the memory and trains on it."""
         self.at_rest = False
-        batch = self._batch()
         is_first = self._operation_types is None
+        if is_first:
+            self._check_first_episodes()
+        batch = self._batch()
         if is_first:
             self._check_first_batch(batch)
         run.before_update()
@@ -212,7 +216,9 @@ class HostTrainer:
         """Drops the episode under way: its environment does not go on where it stood."""
         self.memory.drop_unfinished()
         self.view.reset(self._agent.counters.episode)
+        warns_of_cuts = self.loop.warns_of_cuts
         self.loop = self._make_loop()
+        self.loop.warns_of_cuts = warns_of_cuts
 
     def leave(self) -> None:
         """Drops what belongs to this environment, and closes it if pgest made it."""
@@ -292,6 +298,20 @@ class HostTrainer:
                 self._model, features, labels, piece, compare=not self._holds_older
             )
         trainer.write_graph(self._agent, self._updater.graph)
+
+    def _check_first_episodes(self) -> None:
+        """Warns where a batch is of few episodes of each environment."""
+        ended, num_envs = self.memory.num_episodes, self.view.num_envs
+        whole = not isinstance(self.memory, memory_lib.RolloutMemory)
+        if not whole or num_envs == 1 or 2 * num_envs <= ended:
+            return
+        size = 2 * num_envs * self.memory.num_timesteps // ended
+        callers.warn(
+            f"The first batch of {self.memory!r} holds {ended} episodes of {num_envs} "
+            "environments. Short episodes end first, so first batches lean to them, and later "
+            "ones hold timesteps of weights from before the last update. Make batches of "
+            f"{size} timesteps or more, take fewer environments, or a RolloutMemory."
+        )
 
     def _check_memory(self) -> None:
         if not self.actor.recurrent:

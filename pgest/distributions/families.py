@@ -18,6 +18,10 @@ from pgest.specs import checks
 # Low enough that exp(logit) is exactly 0, high enough that 0 * logit is no NaN.
 MASKED_LOGIT = -1e9
 
+# How fine a step of float32 has to be, as a part of a box's width: samples that round to a bound
+# have another density than was drawn.
+_FINEST = 2.0**-16
+
 
 def mask_logits(logits: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
     """Rules actions out: their probability is exactly 0, and no gradient reaches their logits.
@@ -183,7 +187,8 @@ def squashed_gaussian(
         A distribution of batch `[...]` and events `[*event]`.
 
     Raises:
-        ValueError: a bound is not finite, or `low` not below `high`.
+        ValueError: a bound is not finite, `low` not below `high`, the width beyond float32, or
+            a step of float32 more than 2^-16 of it.
 
     >>> distribution = squashed_gaussian(tf.zeros([1, 1]), tf.zeros([1]), low=2.0, high=4.0)
     >>> distribution.mode().numpy().tolist()
@@ -214,7 +219,8 @@ def beta(
         A distribution of batch `[...]` and events `[*event]`.
 
     Raises:
-        ValueError: a bound is not finite, or `low` not below `high`.
+        ValueError: a bound is not finite, `low` not below `high`, the width beyond float32, or
+            a step of float32 more than 2^-16 of it.
 
     >>> beta(tf.zeros([1, 1]), tf.zeros([1, 1]), low=0.0, high=2.0).mode().numpy().tolist()
     [[1.0]]
@@ -228,10 +234,23 @@ def beta(
 
 
 def _check_bounds(family: str, low: Any, high: Any) -> None:
-    low, high = np.asarray(low), np.asarray(high)
-    if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
+    low, high = np.broadcast_arrays(np.asarray(low, np.float64), np.asarray(high, np.float64))
+    with np.errstate(over="ignore", invalid="ignore"):
+        width, largest = high - low, np.maximum(np.abs(low), np.abs(high))
+    limit = float(np.finfo(np.float32).max)
+    finite = np.isfinite(low).all() and np.isfinite(high).all()
+    if not finite or not (low < high).all() or max(np.max(largest), np.max(width)) > limit:
         raise ValueError(
-            f"{family} needs finite bounds with low < high, got low={low}, high={high}. "
-            "Use box='gaussian', or rescale the environment's actions "
-            "(gymnasium.wrappers.RescaleAction)."
+            f"{family} needs finite bounds with low < high, not further apart than {limit:.1e}, "
+            f"got low={low}, high={high}. Use box='gaussian', or give the environment's actions "
+            "such bounds, as in gymnasium.wrappers.TransformAction(env, lambda action: 10.0 * "
+            "action, gymnasium.spaces.Box(-1.0, 1.0, env.action_space.shape))."
+        )
+    spacing = np.spacing(largest.astype(np.float32)).astype(np.float64)
+    if (spacing > _FINEST * width).any():
+        raise ValueError(
+            f"{family} needs a box of {round(1 / _FINEST):,} steps of float32 or more between low "
+            f"and high, got low={low}, high={high}, too narrow for its distance from 0: actions "
+            "would be rounded to few values, often to the bounds. Rescale them: "
+            "gymnasium.wrappers.RescaleAction(env, -1.0, 1.0)."
         )

@@ -95,7 +95,8 @@ def action_head(
         box: see `from_parameters`.
         state_dependent_std: the standard deviation of a Gaussian is a layer's output (clipped to
             exp(-20..2)) instead of a variable of its own.
-        initial_std: where the standard deviation begins.
+        initial_std: where the standard deviation begins; with `state_dependent_std` within the
+            range that it is clipped to.
         action_mask: see `from_parameters`.
         name: prefix of the layers' and variables' names.
 
@@ -104,6 +105,7 @@ def action_head(
 
     Raises:
         TypeError, ValueError: see `from_parameters`.
+        ValueError: `initial_std` is not positive, or not within the range.
 
     >>> distribution = action_head(gymnasium.spaces.Discrete(4), tf.ones([2, 8]))
     >>> distribution.batch_shape, distribution.dtype
@@ -128,7 +130,7 @@ def action_head(
             return layer(path, size)
         if box == "beta":
             return layer(f"{path}_alpha", size), layer(f"{path}_beta", size)
-        initial_log_std = math.log(initial_std)
+        initial_log_std = _initial_log_std(initial_std, state_dependent_std)
         if state_dependent_std:
             log_std = layer(f"{path}_log_std", size, initial_log_std)
             return layer(path, size), tf.clip_by_value(log_std, MIN_LOG_STD, MAX_LOG_STD)
@@ -136,6 +138,20 @@ def action_head(
         return layer(path, size), tf.convert_to_tensor(log_std)
 
     return from_parameters(space, parameters(space, name), box=box, action_mask=action_mask)
+
+
+def _initial_log_std(initial_std: float, state_dependent_std: bool) -> float:
+    if not initial_std > 0:
+        raise ValueError(f"initial_std is {initial_std!r}; expected a positive number.")
+    log_std = math.log(initial_std)
+    if state_dependent_std and not MIN_LOG_STD < log_std < MAX_LOG_STD:
+        low, high = math.exp(MIN_LOG_STD), math.exp(MAX_LOG_STD)
+        raise ValueError(
+            f"initial_std is {initial_std!r}; with state_dependent_std it is clipped to {low:.1e} "
+            f"… {high:.2f}, and from a bound on nothing would ever change it. Begin between them, "
+            "or leave state_dependent_std out."
+        )
+    return log_std
 
 
 def parameter_size(space: gymnasium.Space) -> int:

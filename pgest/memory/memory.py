@@ -25,14 +25,15 @@ class BatchMemory:
     """Whole episodes, handed over once enough of them have ended.
 
     An episode is never split: the batch holds every timestep of every episode that has ended, and
-    an episode under way stays for the next batch.
+    an episode under way stays for the next batch. Short episodes end first: make batches several
+    times as large as environments times the length of an episode, or use a `RolloutMemory`.
 
     Args:
       batch_size: timesteps of ended episodes that make a batch; 5000 unless `episodes` is given.
       episodes: ended episodes that make a batch, instead of `batch_size`.
       max_episode_length: an episode is handed over in pieces of at most so many timesteps, each
-        bootstrapped from the value of the observation that follows. The environment is not
-        reset; wrap it in `gymnasium.wrappers.TimeLimit` for that.
+        bootstrapped from the `value` of the observation that follows; without one, what follows
+        counts as 0. To reset the environment, wrap it in `gymnasium.wrappers.TimeLimit`.
 
     Raises:
       ValueError, TypeError: a size is no positive integer, or both sizes are given.
@@ -322,7 +323,8 @@ class RolloutMemory(BatchMemory):
 
     Args:
       horizon: timesteps an environment; a batch is `horizon * num_envs` timesteps. An episode
-        that the horizon cuts is bootstrapped and goes on in the next batch.
+        that the horizon cuts goes on in the next batch. It is bootstrapped from the model's
+        `value`; without one, what follows the horizon counts as 0.
 
     `sample` returns leaves `[horizon, B, ...]`, time first. Where a vector environment spends
     steps on resetting (NEXT_STEP autoreset), columns fill unevenly: then the batch is as large,

@@ -2,13 +2,16 @@
 
 import math
 
+import gymnasium
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
+from gymnasium import spaces
 
 from pgest import distributions
 from tests.distributions.distribution_families import SEED, close, normal
+from tests.environments.environment_fakes import CountingEnv
 
 tfd = tfp.distributions
 
@@ -65,7 +68,7 @@ class TestBoundedFamilies:
 
     @pytest.mark.parametrize("family", ["squashed_gaussian", "beta"])
     def test_samples_and_modes_stay_within_the_bounds(self, family):
-        low, high = np.array([-0.3, 100.1], np.float32), np.array([0.7, 100.2], np.float32)
+        low, high = np.array([-0.3, 100.1], np.float32), np.array([0.7, 100.7], np.float32)
         first, second = normal([2000, 2], scale=8), normal([2000, 2], seed=1, scale=2)
         distribution = getattr(distributions, family)(first, second, low, high)
         for action in (distribution.sample(seed=SEED).numpy(), distribution.mode().numpy()):
@@ -105,5 +108,41 @@ class TestBoundedFamilies:
     @pytest.mark.parametrize("family", ["squashed_gaussian", "beta"])
     @pytest.mark.parametrize(("low", "high"), [(-np.inf, 1), (0, np.inf), (1, 1), (2, 1)])
     def test_bounds_that_are_none(self, family, low, high):
-        with pytest.raises(ValueError, match=f"{family} needs finite bounds.*RescaleAction"):
+        with pytest.raises(ValueError, match=f"{family} needs finite bounds.*TransformAction"):
             getattr(distributions, family)(tf.zeros([1, 1]), tf.zeros([1, 1]), low, high)
+
+    @pytest.mark.parametrize("family", ["squashed_gaussian", "beta"])
+    @pytest.mark.parametrize(
+        ("low", "high"), [(-3e38, 3e38), (-1e300, 1e300), (-1.7e308, 1.7e308), (0, 1e39)]
+    )
+    def test_widths_beyond_float32(self, family, low, high):
+        with pytest.raises(ValueError, match=f"{family} needs finite bounds.*3.4e\\+38"):
+            getattr(distributions, family)(tf.zeros([1, 1]), tf.zeros([1, 1]), low, high)
+        build = getattr(distributions, family)
+        largest = build(tf.zeros([1, 1]), tf.zeros([1, 1]), -1.7e38, 1.7e38)
+        assert np.isfinite(largest.log_prob(largest.sample(seed=SEED))).all()
+
+    @pytest.mark.parametrize("family", ["squashed_gaussian", "beta"])
+    @pytest.mark.parametrize(("low", "high"), [(1000, 1001), (-1001, -1000), (1e9, 1e9 + 1)])
+    def test_boxes_too_narrow_for_their_distance_from_0(self, family, low, high):
+        # Between 512 and 1024 floats are 2^-14 apart; at 1e9 they are 64.
+        with pytest.raises(ValueError, match="65,536 steps.*RescaleAction"):
+            getattr(distributions, family)(tf.zeros([1, 1]), tf.zeros([1, 1]), low, high)
+
+    @pytest.mark.parametrize(("low", "high"), [(-3e38, 3e38), (-np.inf, np.inf), (1000, 1001)])
+    def test_the_hints_work(self, low, high):
+        env = CountingEnv()
+        env.action_space = spaces.Box(low, high, (1,))
+        if low == 1000:
+            env = gymnasium.wrappers.RescaleAction(env, np.float32(-1.0), np.float32(1.0))
+        else:
+            box = spaces.Box(-1.0, 1.0, env.action_space.shape)
+            env = gymnasium.wrappers.TransformAction(env, lambda action: 10.0 * action, box)
+        parameters = (tf.zeros([1, 1]), tf.zeros([1]))
+        distribution = distributions.from_parameters(
+            env.action_space, parameters, box="squashed_gaussian"
+        )
+        env.reset()
+        env.step(distribution.mode()[0].numpy())
+        expected = 1000.5 if low == 1000 else 0.0
+        assert env.unwrapped.actions[0].tolist() == [expected]

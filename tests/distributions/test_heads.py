@@ -119,3 +119,23 @@ def test_a_real_environments_action_is_accepted():
     )
     env.step(distribution.sample(seed=SEED).numpy()[0])
     env.close()
+
+
+@pytest.mark.parametrize("initial_std", [8.0, math.exp(2), 1e-9])
+@pytest.mark.parametrize("box", ["gaussian", "squashed_gaussian"])
+def test_an_initial_std_from_which_no_gradient_leads(initial_std, box):
+    space = spaces.Dict(push=spaces.Box(-1, 1, (2,)))
+
+    def head(**settings):
+        return distributions.action_head(
+            space, tf.zeros([1, 3]), box=box, initial_std=initial_std, **settings
+        )
+
+    with pytest.raises(ValueError, match=r"initial_std is .* clipped to 2\.1e-09 … 7\.39"):
+        head(state_dependent_std=True)
+    head()  # a variable of its own is not clipped
+
+
+def test_an_initial_std_of_nothing():
+    with pytest.raises(ValueError, match="initial_std is 0; expected a positive number"):
+        distributions.action_head(spaces.Box(-1, 1, (1,)), tf.zeros([1, 3]), initial_std=0)
