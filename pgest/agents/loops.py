@@ -79,6 +79,8 @@ class HostLoop:
         # For exploration that model_fn anneals; the actor itself keeps the timestep right.
         self._episode_variable = counters.variables[counters_lib.GLOBAL_EPISODE]
         self._keeps_episode = actor.program.reads(self._episode_variable)
+        # Whether training has still to say that it cuts episodes without a value.
+        self.warns_of_cuts = False
         self.loss: float | None = None
         self.broken = False
         # Of the first environment alone, where it is the only one.
@@ -230,7 +232,7 @@ class HostLoop:
         cut = memory.columns_to_cut()
         valued = cut[:0] if self.leaves_horizon_to_update else cut
         if not self.actor.predicts_value:
-            if self.actor.warns_of_cuts and (cut.size or np.count_nonzero(transition.truncated)):
+            if self.warns_of_cuts and (cut.size or np.count_nonzero(transition.truncated)):
                 self._warn_of_cut(cut, transition)
         elif valued.size or np.count_nonzero(transition.truncated):
             truncated = transition.truncated & ~transition.terminated
@@ -248,7 +250,7 @@ class HostLoop:
             warn_of_cuts("the environment truncates episodes (a time limit)")
         else:
             return
-        self.actor.warns_of_cuts = False
+        self.warns_of_cuts = False
 
     def _note(self, transition: environment_view.Transition) -> None:
         """Adds a timestep to the statistics of the episodes under way."""

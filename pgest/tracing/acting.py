@@ -75,7 +75,6 @@ class Actor:
 
     Attributes:
       outputs: specs of what acting gives: `action` and `predictions`, each leaf `[B, ...]`.
-      warns_of_cuts: whether training has still to say that it cuts episodes without a value.
     """
 
     # Whether the model is told of these environments and their timesteps as those of its training.
@@ -102,7 +101,6 @@ class Actor:
         self.mode = Modes.PREDICT
         self.state_spec: Any = ()
         self.keeps_timestep = False
-        self.warns_of_cuts = False
         self.outputs: dict[str, Any] = {}
         self._num_arrays = 0
         try:
