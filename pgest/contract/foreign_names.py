@@ -38,6 +38,8 @@ HINTS = {
     "max_grad_norm": _MODEL.format("clip_norm=0.5"),
     "lr": _MODEL.format("learning_rate=3e-4") + "; a model_fn of your own makes its optimizer",
     "learning_rate": _MODEL.format("learning_rate=3e-4") + "; your own model_fn: params={...}",
+    "use_sde": _MODEL.format("noise_interval=4, initial_std=0.135"),
+    "sde_sample_freq": _MODEL.format("noise_interval=4"),
     "net_arch": _MODEL.format("hidden_sizes=(64, 64)"),
     "policy_kwargs": _MODEL.format("hidden_sizes=(64, 64), activation='tanh'"),
     "n_envs": "pgest.make('CartPole-v1', num_envs=8), as the environment of train",

@@ -24,6 +24,7 @@ from pgest.distributions.portable import (
     sample,
     sample_with_noise,
 )
+from pgest.distributions.state_dependent_noise import StateDependentNoise
 
 __all__ = [
     "MASKED_LOGIT",
@@ -32,6 +33,7 @@ __all__ = [
     "JointDistribution",
     "PortableForm",
     "SquashedNormal",
+    "StateDependentNoise",
     "action_head",
     "bernoulli",
     "beta",

@@ -194,7 +194,7 @@ def squashed_gaussian(
     >>> distribution.mode().numpy().tolist()
     [[3.0]]
     """
-    _check_bounds("squashed_gaussian", low, high)
+    check_bounds("squashed_gaussian", low, high)
     loc = tf.cast(loc, tf.float32)
     scale = tf.broadcast_to(tf.exp(tf.cast(log_std, tf.float32)), tf.shape(loc))
     scale = checks.with_static_shape(scale, loc.shape)
@@ -225,7 +225,7 @@ def beta(
     >>> beta(tf.zeros([1, 1]), tf.zeros([1, 1]), low=0.0, high=2.0).mode().numpy().tolist()
     [[1.0]]
     """
-    _check_bounds("beta", low, high)
+    check_bounds("beta", low, high)
     concentration1 = 1.0 + tf.math.softplus(tf.cast(raw1, tf.float32))
     concentration0 = 1.0 + tf.math.softplus(tf.cast(raw0, tf.float32))
     return tfd.Independent(
@@ -233,7 +233,8 @@ def beta(
     )
 
 
-def _check_bounds(family: str, low: Any, high: Any) -> None:
+def check_bounds(family: str, low: Any, high: Any) -> None:
+    """Raises `ValueError` unless bounds are finite, apart, and of enough float32 steps."""
     low, high = np.broadcast_arrays(np.asarray(low, np.float64), np.asarray(high, np.float64))
     with np.errstate(over="ignore", invalid="ignore"):
         width, largest = high - low, np.maximum(np.abs(low), np.abs(high))

@@ -20,6 +20,7 @@ from gymnasium import spaces
 from tensorflow_probability import distributions as tfd
 
 from pgest.distributions import families, joint
+from pgest.distributions.state_dependent_noise import StateDependentNoise
 from pgest.specs import checks
 
 BoxFamily = Literal["gaussian", "squashed_gaussian", "beta"]
@@ -36,7 +37,7 @@ def from_parameters(
     space: gymnasium.Space,
     parameters: Any,
     *,
-    box: BoxFamily = "gaussian",
+    box: BoxFamily | StateDependentNoise = "gaussian",
     action_mask: Any = None,
 ) -> tfd.Distribution:
     """The distribution of a space's actions whose parameters are given.
@@ -46,9 +47,10 @@ def from_parameters(
         parameters: a nest like the space. Discrete: logits `[..., n]`. MultiDiscrete: logits `[...,
             sum(nvec)]`. MultiBinary: logits `[..., size]`. Box: a pair of `[..., size]`, (loc,
             log_std) of a Gaussian or the raw concentrations of a Beta; the second may lack the
-            leading axes.
+            leading axes. With `StateDependentNoise` a triple: loc, features `[..., width]`, and
+            log_std `[width, size]`.
         box: the family of a Box: `"gaussian"` (unbounded), `"squashed_gaussian"` or `"beta"`
-            (finite bounds).
+            (finite bounds), or a `StateDependentNoise`.
         action_mask: bools of the logits' shapes, in a nest like the space; a part that is missing,
             None or () allows everything.
 
@@ -66,8 +68,10 @@ def from_parameters(
     >>> joint_distribution.mode()["jump"].numpy().tolist()
     [1]
     """
-    if box not in get_args(BoxFamily):
-        raise ValueError(f"box must be one of {get_args(BoxFamily)}, got {box!r}.")
+    if not isinstance(box, StateDependentNoise) and box not in get_args(BoxFamily):
+        raise ValueError(
+            f"box must be one of {get_args(BoxFamily)}, or a StateDependentNoise; got {box!r}."
+        )
     nest = _components(space, parameters, action_mask, box)
     if isinstance(space, spaces.Dict | spaces.Tuple):
         return joint.JointDistribution(nest)
@@ -78,7 +82,7 @@ def action_head(
     space: gymnasium.Space,
     inputs: tf.Tensor,
     *,
-    box: BoxFamily = "gaussian",
+    box: BoxFamily | StateDependentNoise = "gaussian",
     state_dependent_std: bool = False,
     initial_std: float = 1.0,
     action_mask: Any = None,
@@ -96,7 +100,8 @@ def action_head(
         state_dependent_std: the standard deviation of a Gaussian is a layer's output (clipped to
             exp(-20..2)) instead of a variable of its own.
         initial_std: where the standard deviation begins; with `state_dependent_std` within the
-            range that it is clipped to.
+            range that it is clipped to; with `StateDependentNoise` each number of its matrix, so
+            that actions start with about `initial_std * sqrt(features)`.
         action_mask: see `from_parameters`.
         name: prefix of the layers' and variables' names.
 
@@ -134,8 +139,11 @@ def action_head(
         if state_dependent_std:
             log_std = layer(f"{path}_log_std", size, initial_log_std)
             return layer(path, size), tf.clip_by_value(log_std, MIN_LOG_STD, MAX_LOG_STD)
-        log_std = tf.Variable(np.full([size], initial_log_std, np.float32), name=f"{path}_log_std")
-        return layer(path, size), tf.convert_to_tensor(log_std)
+        noisy = isinstance(box, StateDependentNoise)
+        shape = [inputs.shape[-1], size] if noisy else [size]
+        variable = tf.Variable(np.full(shape, initial_log_std, np.float32), name=f"{path}_log_std")
+        log_std = tf.convert_to_tensor(variable)
+        return (layer(path, size), inputs, log_std) if noisy else (layer(path, size), log_std)
 
     return from_parameters(space, parameters(space, name), box=box, action_mask=action_mask)
 
@@ -181,7 +189,7 @@ def parameter_size(space: gymnasium.Space) -> int:
     )
 
 
-def _components(space: gymnasium.Space, parameters: Any, mask: Any, box: str) -> Any:
+def _components(space: gymnasium.Space, parameters: Any, mask: Any, box: Any) -> Any:
     mask = None if isinstance(mask, tuple) and not mask else mask
     if isinstance(space, spaces.Dict):
         masks = mask or {}
@@ -201,7 +209,7 @@ def _components(space: gymnasium.Space, parameters: Any, mask: Any, box: str) ->
     return _leaf(space, parameters, mask, box)
 
 
-def _leaf(space: gymnasium.Space, parameters: Any, mask: Any, box: str) -> tfd.Distribution:
+def _leaf(space: gymnasium.Space, parameters: Any, mask: Any, box: Any) -> tfd.Distribution:
     parameter_size(space)
     dtype = tf.as_dtype(space.dtype)
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
@@ -218,26 +226,20 @@ def _leaf(space: gymnasium.Space, parameters: Any, mask: Any, box: str) -> tfd.D
     if isinstance(space, spaces.Box):
         return _box(space, parameters, box)
     shape = tuple(space.shape or ())
-    return families.bernoulli(_to_event(parameters, shape), event_ndims=len(shape), dtype=dtype)
+    return families.bernoulli(
+        checks.to_event(parameters, shape), event_ndims=len(shape), dtype=dtype
+    )
 
 
-def _box(space: spaces.Box, parameters: Any, box: str) -> tfd.Distribution:
+def _box(space: spaces.Box, parameters: Any, box: Any) -> tfd.Distribution:
+    if isinstance(box, StateDependentNoise):
+        return box.distribution(space, *parameters)
     ndims = len(space.shape)
-    first, second = (_to_event(parameter, space.shape) for parameter in parameters)
+    first, second = (checks.to_event(parameter, space.shape) for parameter in parameters)
     if box == "gaussian":
         return families.gaussian(first, second, event_ndims=ndims)
     family = families.squashed_gaussian if box == "squashed_gaussian" else families.beta
     return family(first, second, space.low, space.high, event_ndims=ndims)
-
-
-def _to_event(parameter: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
-    """`[..., size]` to `[..., *shape]`."""
-    parameter = tf.convert_to_tensor(parameter)
-    if len(shape) == 1:
-        return parameter
-    leading = parameter.shape[:-1]
-    reshaped = tf.reshape(parameter, tf.concat([tf.shape(parameter)[:-1], shape], axis=0))
-    return checks.with_static_shape(reshaped, [*leading, *shape])
 
 
 def _join(path: str, key: Any) -> str:

@@ -40,6 +40,9 @@ class PolicyGradientModel(abc.ABC):
       share_network: the value stands on the policy's network instead of one of its own.
       box: of bounded or unbounded continuous actions: "gaussian", "squashed_gaussian", "beta".
       state_dependent_std: see `distributions.action_head`.
+      noise_interval: explore with `distributions.StateDependentNoise` (gSDE), a matrix for so many
+        timesteps of an environment; None: noise of its own for every action. `initial_std` is
+        then that of the matrix: exp(-2) = 0.135 is a common choice.
       initial_std: see `distributions.action_head`.
       normalize_observation: running mean 0 and variance 1, clipped to +-10.
       normalize_reward: rewards divided by the running standard deviation of the return, for
@@ -59,6 +62,7 @@ class PolicyGradientModel(abc.ABC):
     share_network: bool = False
     box: distributions.BoxFamily = "gaussian"
     state_dependent_std: bool = False
+    noise_interval: int | None = None
     initial_std: float = 1.0
     normalize_observation: bool = False
     normalize_reward: bool = False
@@ -164,7 +168,7 @@ class PolicyGradientModel(abc.ABC):
         return distributions.action_head(
             sharing.get_action_space(),
             hidden,
-            box=self.box,
+            box=self._box(),
             state_dependent_std=self.state_dependent_std,
             initial_std=self.initial_std,
             action_mask=features.get("action_mask"),
@@ -239,6 +243,17 @@ class PolicyGradientModel(abc.ABC):
         return present
 
     # --- the parts that stay -------------------------------------------------------------------
+
+    def _box(self) -> distributions.BoxFamily | distributions.StateDependentNoise:
+        if self.noise_interval is None:
+            return self.box
+        if self.box == "beta" or self.state_dependent_std:
+            raise ValueError(
+                f"noise_interval={self.noise_interval} makes a Gaussian with noise of its own; got "
+                f"box={self.box!r}, state_dependent_std={self.state_dependent_std}: leave them out."
+            )
+        squash = self.box == "squashed_gaussian"
+        return distributions.StateDependentNoise(self.noise_interval, squash)
 
     def _cell(self) -> tf_keras.layers.Layer:
         cells: dict[str, Callable[..., tf_keras.layers.Layer]] = {

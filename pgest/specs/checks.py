@@ -180,3 +180,17 @@ def with_static_shape(tensor: tf.Tensor, shape: Sequence[int | None]) -> tf.Tens
     """
     tensor.set_shape(shape)
     return tensor
+
+
+def to_event(parameter: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
+    """`[..., size]` to `[..., *shape]`.
+
+    >>> to_event(tf.zeros([5, 6]), (2, 3)).shape
+    TensorShape([5, 2, 3])
+    """
+    parameter = tf.convert_to_tensor(parameter)
+    if len(shape) == 1:
+        return parameter
+    leading = parameter.shape[:-1]
+    reshaped = tf.reshape(parameter, tf.concat([tf.shape(parameter)[:-1], shape], axis=0))
+    return with_static_shape(reshaped, [*leading, *shape])

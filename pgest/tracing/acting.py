@@ -211,7 +211,12 @@ class Actor:
             features["action_mask"] = mask
         if self.recurrent:
             features["policy_state"] = reset_rows(state, reset)
-        spec = self._call(features)
+        # Told to what draws once in a while; a program for any number of rows counts nothing.
+        self._model.store.acting = None if self.num_envs is None else (timestep, self.num_envs)
+        try:
+            spec = self._call(features)
+        finally:
+            self._model.store.acting = None
         return self._outputs(spec, sampling_seed(self._model.seed, timestep))
 
     def values(

@@ -23,6 +23,7 @@ from pgest.variables import store as variable_store
 
 Origin = origins.Origin
 _ROOT = "model_fn"
+_NOISE = 0x5DE5DE
 
 _state = threading.local()
 _as_it_is = contextlib.nullcontext
@@ -77,6 +78,24 @@ def get_action_space() -> gymnasium.Space:
 def get_num_envs() -> int:
     """How many environments are trained on at once; call it inside a model_fn."""
     return current().store.num_envs
+
+
+def noise_seed(every: int) -> tf.Tensor | None:
+    """A stateless int32 `[2]` seed that changes with every so many timesteps of an environment.
+
+    Returns:
+      None unless model_fn is called to act in environments whose timesteps are counted.
+    """
+    stack = getattr(_state, "builds", None)
+    if not stack or stack[-1].store.acting is None:
+        return None
+    store = stack[-1].store
+    timestep, num_envs = store.acting
+    interval = timestep // (every * num_envs)
+    low, high = tf.cast(interval % 2**31, tf.int32), tf.cast(interval // 2**31, tf.int32)
+    # Another stream than that of actions.
+    own = tf.constant((store.seed ^ _NOISE) % 2**31, tf.int32)
+    return tf.stack([tf.bitwise.bitwise_xor(own, high), low])
 
 
 def _spaces() -> tuple[gymnasium.Space, gymnasium.Space]:

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import pgest
-from pgest import models, returns
+from pgest import distributions, models, returns
 from pgest.contract import model_fn
 from pgest.tracing import model as model_lib
 
@@ -183,6 +183,81 @@ def test_a2c(env_id):
     close(terms["loss/value"], log["train/value_loss"])
     close(terms["loss/entropy"], log["train/entropy_loss"])
     compare_gradients(gradients, theirs)
+
+
+@pytest.mark.parametrize("algorithm", [sb3.PPO, sb3.A2C])
+def test_state_dependent_noise(algorithm):
+    """gSDE's log-probabilities, losses and gradients."""
+    theirs = peer(
+        algorithm, "Pendulum-v1", use_sde=True, policy_kwargs={"log_std_init": -2.0},
+        ent_coef=0.02, max_grad_norm=1e9, normalize_advantage=True,
+        **({"batch_size": ROWS, "n_epochs": 1} if algorithm is sb3.PPO else {}),
+    )  # fmt: skip
+    assert theirs.policy.log_std.shape == (64, 1)
+    batch = random_batch(theirs)
+    model = {"PPO": models.PPO, "A2C": models.A2C}[algorithm.__name__]
+    ours = Ours(model(noise_interval=4, entropy_weight=0.02), theirs, batch)
+
+    @tf.function(autograph=False)
+    def log_probabilities():
+        spec, _ = ours.model.call(ours.features, None, pgest.Modes.PREDICT)
+        return spec.distribution.log_prob(ours.labels["action"]), spec.distribution.entropy()
+
+    with torch.no_grad():
+        pair = torch.as_tensor(batch["state"]), torch.as_tensor(batch["action"])
+        _, log_prob, entropy = theirs.policy.evaluate_actions(*pair)
+    close(log_probabilities()[0], log_prob)
+    close(log_probabilities()[1], entropy)
+    terms, gradients = ours.losses_and_gradients()
+    fill(theirs, batch)
+    theirs.train()
+    log = theirs.logger.name_to_value
+    name = "policy_gradient_loss" if algorithm is sb3.PPO else "policy_loss"
+    close(terms["loss/policy"], log[f"train/{name}"])
+    close(terms["loss/entropy"], log["train/entropy_loss"])
+    compare_gradients(gradients, theirs)
+
+
+@pytest.mark.parametrize("learn_features", [False, True])
+def test_squashed_state_dependent_noise(learn_features):
+    """Log-probabilities and their gradients, between bounds of -1 and 1."""
+    generator = np.random.default_rng(0)
+    loc, features = (generator.normal(size=(ROWS, n)).astype(np.float32) for n in (2, 8))
+    log_std = generator.normal(size=(8, 2)).astype(np.float32) - 1.0
+    action = np.tanh(generator.normal(size=(ROWS, 2))).astype(np.float32)
+    given = [torch.tensor(array, requires_grad=True) for array in (loc, log_std, features)]
+    theirs = sb3.common.distributions.StateDependentNoiseDistribution(
+        2, squash_output=True, learn_features=learn_features, epsilon=1e-6
+    )
+    theirs.proba_distribution_net(8, latent_sde_dim=8)
+    theirs.proba_distribution(*given)
+    log_prob = theirs.log_prob(torch.as_tensor(action))
+    log_prob.sum().backward()
+    noise = distributions.StateDependentNoise(4, squash=True, learn_features=learn_features)
+    space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
+    variables = [tf.constant(array) for array in (loc, features, log_std)]
+
+    def look(features, labels, mode):
+        distribution = noise.distribution(space, *variables)
+        found = distribution.log_prob(action)
+        gradients = tf.gradients(found, [variables[0], variables[2], variables[1]])
+        results = [found, *(part for part in gradients if part is not None)]
+        return pgest.EstimatorSpec(mode, {"results": results})
+
+    config = pgest.RunConfig(jit_compile=False)
+    model = model_lib.Model(model_fn.ModelFn(look, None), {}, config, seed=0)
+
+    @tf.function(autograph=False)
+    def run():
+        return model.call({}, None, pgest.Modes.PREDICT)[0].predictions["results"]
+
+    found, *gradients = run()
+    # Their correction adds 1e-6 to the slope of tanh.
+    np.testing.assert_allclose(found, log_prob.detach(), rtol=1e-4, atol=1e-4)
+    expected = [part.grad for part in given if part.grad is not None]
+    assert len(gradients) == len(expected) == 2 + learn_features
+    for ours, grad in zip(gradients, expected, strict=True):
+        np.testing.assert_allclose(ours, grad, rtol=1e-4, atol=1e-4)
 
 
 def with_weights(policy, theirs, found):
