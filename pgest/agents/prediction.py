@@ -117,7 +117,7 @@ class _Observations:
             found = self._parts.convert(observations)
         except environment_spaces.Misfit as error:
             raise _UnfitObservationsError(
-                f"predict takes a nest of shapes {self._expected()}: {error}."
+                f"predict takes a nest of shapes {self._expected()}: {str(error).rstrip('.')}."
             ) from error
         if isinstance(found, (dict, tuple)):
             found = tf.nest.map_structure(np.asarray, found)
@@ -131,6 +131,12 @@ class _Observations:
                     f"predict got observations of shape {tf.nest.map_structure(np.shape, found)}; "
                     f"expected {self._expected()}: the batch comes first, of the same size "
                     "everywhere. A single observation is observation[None]."
+                )
+            if part.is_float and not environment_view.all_finite(leaf):
+                row = int(np.isfinite(leaf.reshape(size, -1)).all(axis=1).argmin())
+                raise _UnfitObservationsError(
+                    f"predict got {leaf[row]} in row {row} of {part.path}; expected finite "
+                    "numbers, as of environments."
                 )
             outside = part.outside(leaf) if size else None
             if outside is not None:

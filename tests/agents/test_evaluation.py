@@ -254,6 +254,8 @@ def test_predict_takes_as_many_rows_of_each_part():
         (spaces.Box(0, 255, (2,), np.uint8), np.array([[-1, 1]]), "-1 of dtype int64.*uint8"),
         (spaces.Discrete(3), np.array([0, 7]), r"7 in row 1, .*Discrete\(3\)"),
         (spaces.Discrete(3), np.array([np.nan]), "nan of dtype float64"),
+        (spaces.Box(0, 1, (2,)), [[0, 1], [np.inf, 0]], r"\[inf  ?0.\] in row 1 of.*finite"),
+        (spaces.Box(0, 1, (2,)), [[0, 1], [0]], r"is no array.*part\.$"),
     ],
 )
 def test_predict_changes_no_observation_in_silence(space, observations, said):
