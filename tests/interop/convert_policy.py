@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import runpy
+import subprocess
 import sys
 import tempfile
 
@@ -122,10 +123,46 @@ def jax(job, inputs):
     return _arrays(outputs)
 
 
+def tensorflowjs(job, inputs):
+    """TensorFlow.js in node, whose processor knows no tanh that oneDNN has put into a product."""
+    os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"  # read while TensorFlow is imported
+    import numpy as np
+    from tensorflowjs.converters import tf_saved_model_conversion_v2 as conversion
+
+    directory = tempfile.mkdtemp()
+    conversion.convert_tf_saved_model(
+        job["export"], directory, signature_def=SIGNATURE, saved_model_tags="serve"
+    )
+    signature = json.loads(pathlib.Path(directory, "model.json").read_text())["signature"]
+    names = {name: port["name"] for name, port in signature["inputs"].items()}
+    given = {names[name]: _for_javascript(rows) for name, rows in inputs.items()}
+    pathlib.Path(directory, "inputs.json").write_text(json.dumps(given))
+    program = pathlib.Path(__file__).with_name("run_tensorflowjs.js")
+    done = subprocess.run(
+        ["node", str(program), directory, f"{directory}/inputs.json"],
+        capture_output=True, text=True, check=False,
+        env={**os.environ, "NODE_PATH": f"{sys.prefix}/node_modules"},
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    outputs = json.loads(done.stdout.splitlines()[-1])
+    return {
+        name: np.reshape(found["values"], found["shape"])
+        .astype("float32" if found["dtype"] == "float32" else "int64")
+        for name, found in outputs.items()
+    }  # fmt: skip
+
+
 CONVERTERS = {
     function.__name__: function
-    for function in (onnx, litert, int8, int8_weights, openvino, keras, cli, aot, jax)
+    for function in (onnx, litert, int8, int8_weights, openvino, keras, cli, aot, jax, tensorflowjs)
 }
+
+
+def _for_javascript(rows):
+    """Rows in JSON; of numbers, TensorFlow.js has float32 and int32."""
+    kinds = {"b": "bool", "f": "float32", "i": "int32", "u": "int32"}
+    return {"dtype": kinds[rows.dtype.kind], "shape": rows.shape, "values": rows.ravel().tolist()}
 
 
 def _lite_converter(job):

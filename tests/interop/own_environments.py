@@ -33,6 +33,7 @@ class OwnEnvironment:
       requirements: what is installed into it.
       first: what is installed before, to build the others with.
       versions: the Pythons that it can be made with, the best last; () is the one that runs.
+      node: packages for node, installed by npm into `node_modules` of the Python's directory.
     """
 
     name: str
@@ -40,6 +41,7 @@ class OwnEnvironment:
     requirements: tuple[str, ...]
     first: tuple[str, ...] = ()
     versions: tuple[tuple[int, int], ...] = ()
+    node: tuple[str, ...] = ()
 
     @property
     def variable(self) -> str:
@@ -151,7 +153,21 @@ ENVIRONMENTS = OwnEnvironment(
         "supersuit==3.11.0",
     ),
 )
-_ALL = (TF_AGENTS, CONVERTERS, ENVIRONMENTS, SIMULATORS, TRACKERS)
+TENSORFLOWJS = OwnEnvironment(
+    "tensorflowjs",
+    modules=("tensorflowjs",),
+    requirements=(
+        "tensorflowjs==4.22.0",
+        # Its decision forests want this TensorFlow, whose protobuf is too old for a later ydf.
+        "tensorflow==2.19.0",
+        "tf-keras==2.19.0",
+        "ydf==0.11.0",
+        "setuptools<81",
+    ),
+    versions=((3, 10), (3, 11), (3, 12)),  # of TensorFlow 2.19
+    node=("@tensorflow/tfjs@4.22.0",),
+)
+_ALL = (TF_AGENTS, CONVERTERS, ENVIRONMENTS, SIMULATORS, TENSORFLOWJS, TRACKERS)
 OF_NAME = {environment.name: environment for environment in _ALL}
 
 
@@ -174,7 +190,7 @@ def _python(environment: OwnEnvironment) -> str:
 
 
 def _stamp(environment: OwnEnvironment) -> str:
-    return "\n".join([*environment.first, *environment.requirements, ""])
+    return "\n".join([*environment.first, *environment.requirements, *environment.node, ""])
 
 
 def _make(environment: OwnEnvironment, directory: Path) -> None:
@@ -185,6 +201,11 @@ def _make(environment: OwnEnvironment, directory: Path) -> None:
     pip = [str(directory / "bin" / "pip"), "install", "--quiet"]
     steps = [[creator, "-m", "venv", str(directory)]]
     steps += [[*pip, *wanted] for wanted in (environment.first, environment.requirements) if wanted]
+    if environment.node:
+        if shutil.which("npm") is None:
+            raise NotAvailableError(f"{environment.name} needs node and npm, which are not here")
+        npm = ["npm", "install", "--silent", "--no-save", "--prefix", str(directory)]
+        steps.append([*npm, *environment.node])
     for step in steps:
         done = subprocess.run(step, capture_output=True, text=True, check=False)
         if done.returncode != 0:
