@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import gymnasium
@@ -13,11 +13,40 @@ import gymnasium
 from pgest.commands import task_settings
 from pgest.environments import view
 
+_Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
+
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as a shell has it: 128 and the number of SIGINT."""
 
 RUN = click.argument("run", type=click.Path(path_type=Path))
 BEST = click.option("--best", is_flag=True, help="The best checkpoint instead of the newest.")
+
+
+def model(command: _Decorated) -> _Decorated:
+    """Options that say what is trained: `--algo` or `--model`."""
+    algo = click.option(
+        "--algo", type=click.Choice(sorted(task_settings.MODELS)), help="The algorithm."
+    )
+    own = click.option(
+        "--model", metavar="MODULE:NAME", help="A model_fn of your own, instead of --algo."
+    )
+    return algo(own(command))
+
+
+def settings(command: _Decorated) -> _Decorated:
+    """Options that change settings: `-p`, `--config`, `--num-envs`."""
+    assignments = click.option(
+        "-p", "assignments", metavar="KEY=VALUE", multiple=True, help="Settings, over all others."
+    )
+    config = click.option(
+        "--config",
+        type=click.Path(path_type=Path),
+        help="A YAML file of settings, over the tuned ones.",
+    )
+    num_envs = click.option(
+        "--num-envs", type=click.IntRange(min=1), help="Environments stepped at once."
+    )
+    return assignments(config(num_envs(command)))
 
 
 class Command(click.Command):
@@ -75,6 +104,33 @@ def changes(config: Path | None, assignments: tuple[str, ...]) -> dict[str, Any]
     found = {} if config is None else task_settings.read(config)
     found.update(task_settings.assignment(text) for text in assignments)
     return found
+
+
+def changed_settings(given: Mapping[str, Any]) -> tuple[task_settings.Settings, dict[str, Any]]:
+    """The settings that a command line asks for, and what it has changed of them.
+
+    Args:
+      given: the arguments of `model` and `settings`, `env_id` and `timesteps`.
+
+    Raises:
+      UsageError: it does not say what to train.
+      SettingsError: settings that do not fit.
+    """
+    if (given["algo"] is None) == (given["model"] is None):
+        raise click.UsageError("Give either --algo or --model.")
+    if given["model"] is None:
+        found = task_settings.tuned(given["algo"], given["env_id"])
+    else:
+        found = task_settings.Settings(None, {}, f"for {given['model']}")
+    asked = changes(given["config"], given["assignments"])
+    asked |= {key: given[key] for key in ("num_envs", "timesteps") if given[key] is not None}
+    return found.changed(asked), asked
+
+
+def run_name(given: Mapping[str, Any]) -> str:
+    """What a directory of such runs is called."""
+    name = given["algo"] or str(given["model"]).replace(":", ".")
+    return f"{name}-{given['env_id'].replace('/', '-')}"
 
 
 def _indented(example: str) -> str:

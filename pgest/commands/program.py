@@ -12,6 +12,7 @@ from pgest.commands import (
     plotting_command,
     settings_command,
     training_command,
+    tuning_command,
 )
 
 
@@ -39,6 +40,7 @@ def pgest() -> None:
 
 for command in (
     training_command.train,
+    tuning_command.tune,
     playing_commands.evaluate,
     playing_commands.enjoy,
     playing_commands.export,

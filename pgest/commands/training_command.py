@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from pgest import hooks
-from pgest.commands import options, run_directories, task_settings
+from pgest.commands import options, run_directories
 
 
 @click.command(
@@ -17,19 +17,10 @@ from pgest.commands import options, run_directories, task_settings
     example="pgest train --algo ppo --env CartPole-v1 --seed 0 1 2\n"
     "pgest train --algo ppo --env LunarLander-v3 -p learning_rate=1e-3 epochs=8",
 )
-@click.option("--algo", type=click.Choice(sorted(task_settings.MODELS)), help="The algorithm.")
-@click.option("--model", metavar="MODULE:NAME", help="A model_fn of your own, instead of --algo.")
+@options.model
 @click.option("--env", "env_id", required=True, help="The id of a gymnasium environment.")
 @click.option("--seed", "seeds", type=int, multiple=True, help="One run each. [default: 0]")
-@click.option(
-    "-p", "assignments", metavar="KEY=VALUE", multiple=True, help="Settings, over all others."
-)
-@click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    help="A YAML file of settings, over the tuned ones.",
-)
-@click.option("--num-envs", type=click.IntRange(min=1), help="Environments stepped at once.")
+@options.settings
 @click.option("--timesteps", type=click.IntRange(min=1), help="Timesteps of the run in all.")
 @click.option(
     "--model-dir",
@@ -54,18 +45,9 @@ def train(**given: Any) -> None:
 
 def _runs(given: dict[str, Any]) -> list[run_directories.TrainingRun]:
     """The runs asked for; everything that can be wrong with them is found before the first."""
-    algorithm, model, env_id = given["algo"], given["model"], given["env_id"]
-    if (algorithm is None) == (model is None):
-        raise click.UsageError("Give either --algo or --model.")
-    if model is None:
-        settings = task_settings.tuned(algorithm, env_id)
-    else:
-        settings = task_settings.Settings(None, {}, f"for {model}")
-    changes = options.changes(given["config"], given["assignments"])
-    changes |= {key: given[key] for key in ("num_envs", "timesteps") if given[key] is not None}
-    settings = settings.changed(changes)
-    name = algorithm or str(model).replace(":", ".")
-    base = given["model_dir"] or Path("runs") / f"{name}-{env_id.replace('/', '-')}"
+    settings, changes = options.changed_settings(given)
+    env_id, model = given["env_id"], given["model"]
+    base = given["model_dir"] or Path("runs") / options.run_name(given)
     seeds = given["seeds"] or (0,)
     runs = [
         run_directories.TrainingRun(base / f"seed{seed}", env_id, settings, seed, model)
