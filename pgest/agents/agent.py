@@ -165,7 +165,7 @@ class PGAgent:
         defaults.check_hooks(hooks)
         given = (steps, max_steps), (timesteps, max_timesteps), (episodes, max_episodes)
         with self._saved.lock, runs.Run(self, env, runs.absolute_limits(self, *given)) as run:
-            if run.is_over():
+            if run.is_over() and not resuming.is_left_open(run, *self._saved.run_state()):
                 return self
             trainer = self._trainer_for(env)
             self.counters.publish(run.progress)

@@ -106,8 +106,11 @@ def noted(model_dir: str | None, checkpoint: str) -> dict[str, int] | None:
     try:
         with open(os.path.join(str(model_dir), _NOTE), encoding="utf-8") as file:
             found = json.load(file)
-        return found["sizes"] if found["checkpoint"] == os.path.basename(checkpoint) else None
-    except (OSError, ValueError, KeyError, TypeError):
+        if found["checkpoint"] != os.path.basename(checkpoint):
+            return None
+        return {str(name): int(size) for name, size in found["sizes"].items()}
+    # Whatever a power cut leaves of it: better a point twice than files that are gone.
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

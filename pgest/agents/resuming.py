@@ -42,6 +42,24 @@ def memory_of(run: Any) -> dict[str, np.ndarray]:
     return {name: np.frombuffer(text.encode(), np.uint8) for name, text in texts.items()}
 
 
+def is_left_open(run: Any, path: str | None, state: Mapping[str, Any]) -> bool:
+    """Whether the run that gave `state` has reached its limits, and was killed before it ended.
+
+    Some hooks may not have been told of its last update then, and none that the run ends.
+    """
+    return _memory(run, path, state) is not None and np.array_equal(state["limits"], _limits(run))
+
+
+def _memory(run: Any, path: str | None, state: Mapping[str, Any]) -> str | None:
+    """What hooks knew when a checkpoint was written; None where the run has ended in order since.
+
+    Where the last update was followed by one, the end wrote no other.
+    """
+    if path is None or _HOOKS not in state or event_files.noted(run.model_dir, path) is not None:
+        return None
+    return state[_HOOKS].tobytes().decode()
+
+
 def begin(
     trainer: Any, run: Any, hooks: Sequence[Any], path: str | None, state: Mapping[str, Any]
 ) -> None:
@@ -54,7 +72,7 @@ def begin(
       path: of the checkpoint that nobody has gone on from yet; None: there is none.
       state: what `state_of` gave.
     """
-    memory = state[_HOOKS].tobytes().decode() if _HOOKS in state else None
+    memory = _memory(run, path, state)
     sizes = None
     if memory is not None:
         sizes = json.loads(state[_EVENT_FILES].tobytes())

@@ -71,10 +71,15 @@ class SavedState:
         self._values = {}
         self._model.store.saved_value = store.no_saved_value
 
-    def take_run(self) -> tuple[str | None, dict[str, np.ndarray]]:
-        """The checkpoint that the model starts from, and what its run needs; once."""
-        path, self._run_path = self._run_path, None
+    def run_state(self) -> tuple[str | None, dict[str, np.ndarray]]:
+        """The checkpoint that the model starts from, and what its run needs, until it is taken."""
+        path = self._run_path
         return path, {} if path is None else checkpoints.read_run(path)
+
+    def take_run(self) -> tuple[str | None, dict[str, np.ndarray]]:
+        """As `run_state`, once."""
+        taken, self._run_path = self.run_state(), None
+        return taken
 
     def save(self, run: Callable[[], Mapping[str, np.ndarray]]) -> str | None:
         """Writes a checkpoint; returns its path, None without a model_dir or finite weights.
