@@ -8,63 +8,27 @@ book says what the counters, the batches, the hooks, TensorBoard and the evaluat
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
+import warnings
 from typing import Any
 
-import gymnasium
 import numpy as np
-from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from hypothesis import strategies
 
 import pgest
 from pgest.memory import memory as memory_lib
+from tests.agents.booked_environments import (
+    ACTIONS,
+    SPACES,
+    BookedEnv,
+    episodes_of,
+    follows,
+    since_reset,
+)
 from tests.agents.test_tensorboard import read
 
-SPACES = {
-    "box": spaces.Box(-1.0, 1.0, (2,), np.float32),
-    "double": spaces.Box(-2.0, 3.0, (1,), np.float64),
-    "bytes": spaces.Box(0, 255, (3,), np.uint8),
-    "discrete": spaces.Discrete(3),
-    "switches": spaces.MultiBinary(2),
-    "several": spaces.MultiDiscrete([2, 3]),
-    "nest": spaces.Dict({"a": spaces.Discrete(2), "b": spaces.Box(-1.0, 1.0, (1,), np.float32)}),
-}
-ACTIONS = ("box", "double", "discrete", "switches", "several")
 KINDS = ("one", "loop", "NEXT_STEP", "SAME_STEP", "DISABLED")
-
-
-class BookedEnv(gymnasium.Env):
-    """Writes down every timestep: its reward, whether it ended the episode, and how."""
-
-    def __init__(self, observation_space, action_space, episodes):
-        self.observation_space, self.action_space = observation_space, action_space
-        self.episodes = episodes  # (length, truncates), taken in turn
-        self.book: list[tuple[float, bool, bool]] = []
-        self.actions: list[Any] = []
-        self.begun, self.steps = 0, 0
-
-    def observe(self):
-        self.observation_space.seed(int(self.np_random.integers(2**31)))
-        return self.observation_space.sample()
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.begun, self.steps = self.begun + 1, 0
-        return self.observe(), {}
-
-    def step(self, action):
-        if not self.action_space.contains(action):
-            raise ValueError(f"{action!r} is not in {self.action_space}")
-        self.steps += 1
-        length, truncates = self.episodes[self.begun % len(self.episodes)]
-        ended = self.steps >= length
-        # No two neighbours are alike, and float32 holds each of them exactly.
-        reward = float((len(self.book) * 37) % 101 - 50)
-        self.book.append((reward, ended and not truncates, ended and truncates))
-        self.actions.append(np.asarray(action).tolist())
-        return self.observe(), reward, *self.book[-1][1:], {"steps": self.steps}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +40,7 @@ class Program:
     action: str
     episodes: list[tuple[int, bool]]
     kind: str
+    keeps: bool
     num_envs: int
     memory: tuple[str, int]
     update: dict[str, Any]
@@ -106,6 +71,7 @@ def programs(draw) -> Program:
             strategies.lists(strategies.tuples(integers(1, 9), booleans), min_size=1, max_size=4)
         ),
         kind=kind,
+        keeps=draw(booleans),
         num_envs=1 if kind == "one" else draw(integers(1, 3)),
         memory=(draw(strategies.sampled_from(("timesteps", "episodes", "horizon"))), size),
         update={
@@ -175,36 +141,98 @@ class Life:
             tf_random_seed=program.seed, save_summary_steps=1, jit_compile=False,
             log_step_count_steps=None,
         )  # fmt: skip
-        what, size = program.memory
-        self.memory = {
-            "timesteps": lambda: _BATCHES(size),
-            "episodes": lambda: _BATCHES(episodes=1 + size // 4),
-            "horizon": lambda: _ROLLOUTS(size),
-        }[what]()
+        self.memory = memory_of(program, _BATCHES, _ROLLOUTS)
         model_fn = getattr(pgest.models, program.algorithm)(hidden_sizes=(3,))
         self.agent = pgest.PGAgent(
             model_fn, self.memory, program.update, model_dir=model_dir, config=config
         )
-        self.env = self._environment(program)
-
-    def _environment(self, program):
-        make = functools.partial(self._one, program)
-        if program.kind == "one":
-            return make()
-        if program.kind == "loop":
-            return pgest.make(make, num_envs=program.num_envs)
-        mode = AutoresetMode[program.kind]
-        return SyncVectorEnv([make] * program.num_envs, autoreset_mode=mode)
-
-    def _one(self, program):
-        observation, action = SPACES[program.observation], SPACES[program.action]
-        self.made.append(BookedEnv(observation, action, program.episodes))
-        return self.made[-1]
+        self.env = environment_of(program, self.made)
+        self.starts: list[int] = []  # where the books begin in those of all lives
 
     @property
     def books(self):
         """The books by environment; gymnasium's vectors make none beside them."""
         return [env.book for env in self.made]
+
+
+def memory_of(program, batches, rollouts):
+    """The memory of a program, of one of two classes."""
+    what, size = program.memory
+    if what == "horizon":
+        return rollouts(size)
+    return batches(size) if what == "timesteps" else batches(episodes=1 + size // 4)
+
+
+def environment_of(program, made, kind=BookedEnv):
+    """The environments of a program, of a kind; each of them is added to `made`."""
+
+    def make():
+        observation, action = SPACES[program.observation], SPACES[program.action]
+        made.append(kind(observation, action, program.episodes))
+        return pgest.RestorableEnv(made[-1]) if keeps_each else made[-1]
+
+    keeps_each = program.keeps and program.kind in ("one", "loop")
+    if program.kind == "one":
+        return make()
+    if program.kind == "loop":
+        return pgest.make(make, num_envs=program.num_envs)
+    mode = AutoresetMode[program.kind]
+    vector = SyncVectorEnv([make] * program.num_envs, autoreset_mode=mode)
+    return pgest.RestorableVectorEnv(vector) if program.keeps else vector
+
+
+class Lives:
+    """All lives of a program; a later one begins where the one before ended, or anew.
+
+    Attributes:
+      books: what all of them did, nothing twice, by environment.
+      begun_anew: before which timesteps of a book an episode was dropped.
+    """
+
+    def __init__(self, program: Program, model_dir):
+        self.program, self.model_dir = program, model_dir
+        self.all = [Life(program, model_dir)]
+        self.books: list[list[Any]] = [[] for _ in range(program.num_envs)]
+        self.begun_anew: list[list[int]] = [[] for _ in range(program.num_envs)]
+
+    @property
+    def now(self):
+        """The one that trains."""
+        return self.all[-1]
+
+    @property
+    def begins_anew(self):
+        """Whether a new life cannot go on with the episodes under way."""
+        return not self.program.keeps and self.program.kind not in ("one", "loop")
+
+    def come_back(self):
+        """Begins another life."""
+        self.all.append(Life(self.program, self.model_dir))
+
+    def train(self, kind, count):
+        """One call of `train`, and what its book says."""
+        with warnings.catch_warnings():
+            if self.begins_anew and len(self.all) > 1 and not any(self.now.books):
+                warnings.filterwarnings("ignore", ".*start anew")
+            _train(self.now, kind, count, self.program.num_envs)
+        if any(self.now.books):
+            self._add()
+
+    def _add(self):
+        if not self.now.starts:
+            before = next((life for life in self.all[-2::-1] if life.starts), None)
+            for index, book in enumerate(self.books):
+                start = len(book)
+                if self.begins_anew and before is not None:
+                    self.begun_anew[index].append(start)
+                elif before is not None:
+                    keeps = self.program.keeps
+                    start = before.starts[index] if keeps else start - since_reset(book)
+                self.now.starts.append(start)
+        for book, start, now in zip(self.books, self.now.starts, self.now.books, strict=True):
+            again = book[start:]
+            assert now[: len(again)] == again, "what is played again is what was played"
+            book[start:] = now
 
 
 def run(program: Program, model_dir) -> list[Life]:
@@ -213,22 +241,18 @@ def run(program: Program, model_dir) -> list[Life]:
     Returns:
       The lives, in order.
     """
-    lives = [Life(program, model_dir)]
-    before = (0, 0)  # timesteps and episodes of earlier lives
+    lives = Lives(program, model_dir)
     for number, (kind, count) in enumerate(program.calls):
-        life = lives[-1]
-        _train(life, kind, count, program.num_envs)
-        _check_counters(life, before)
+        lives.train(kind, count)
+        _check_counters(lives)
         if number < len(program.comes_back) and program.comes_back[number]:
-            before = (life.agent.global_timestep, life.agent.global_episode)
-            lives.append(Life(program, model_dir))
-            lives[-1].agent.evaluate(_fresh(program), episodes=1, name="on_return")
-    for life in lives:
-        _check_batches(life)
-        _check_episodes(life)
-    _check_tensorboard(lives, model_dir)
-    _check_evaluation(program, lives[-1])
-    return lives
+            lives.come_back()
+            lives.now.agent.evaluate(_fresh(program), episodes=1, name="on_return")
+    _check_batches(lives)
+    _check_episodes(lives)
+    _check_tensorboard(lives.all, model_dir)
+    _check_evaluation(program, lives.now)
+    return lives.all
 
 
 calls = itertools.count()  # of `train`, in this process
@@ -257,17 +281,17 @@ def _train(life, kind, count, num_envs):
     assert wanted <= after <= wanted + slack, (kind, count, before, after)
 
 
-def _check_counters(life, before):
-    timesteps, episodes = before
-    ended = sum(terminated or truncated for book in life.books for _, terminated, truncated in book)
-    assert life.agent.global_timestep == timesteps + sum(map(len, life.books))
-    assert life.agent.global_episode == episodes + ended
+def _check_counters(lives):
+    agent = lives.now.agent
+    ended = sum(any(row[1:]) for book in lives.books for row in book)
+    assert agent.global_timestep == sum(map(len, lives.books))
+    assert agent.global_episode == ended
 
 
-def _check_batches(life):
+def _check_batches(lives):
     """What the updates got is the beginning of each book, in order, nothing left out or doubled."""
-    seen = [[] for _ in life.books]
-    for batch in life.memory.batches:
+    seen = [[] for _ in lives.books]
+    for batch in (batch for life in lives.all for batch in life.memory.batches):
         rewards = batch["reward"]
         if rewards.ndim == 2:
             index = np.broadcast_to(np.arange(rewards.shape[1]), rewards.shape)
@@ -276,34 +300,25 @@ def _check_batches(life):
         columns = (index, rewards, batch["terminated"], batch["truncated"])
         for env, *row in zip(*(column.ravel().tolist() for column in columns), strict=True):
             seen[env].append(tuple(row))
-    for book, rows in zip(life.books, seen, strict=True):
-        assert rows == book[: len(rows)]
-    assert len(life.memory.batches) >= len(life.notes.updates)
+    for rows, book, anew in zip(seen, lives.books, lives.begun_anew, strict=True):
+        assert follows(rows, book, anew)
+    for life in lives.all:
+        assert len(life.memory.batches) >= len(life.notes.updates)
 
 
-def _check_episodes(life):
+def _check_episodes(lives):
     """Hooks hear of each episode once, and of what it was."""
-    heard = [[] for _ in life.books]
-    for env, *episode in life.notes.episodes:
+    heard = [[] for _ in lives.books]
+    for env, *episode in (episode for life in lives.all for episode in life.notes.episodes):
         heard[env].append(tuple(episode))
-    for book, episodes in zip(life.books, heard, strict=True):
-        assert episodes == _episodes(book)
-    told = [total for _, total, *_ in life.notes.episodes]
-    means = [r["episode/return"] for r in life.history.records if "episode/return" in r]
+    for book, anew, episodes in zip(lives.books, lives.begun_anew, heard, strict=True):
+        assert episodes == episodes_of(book, anew)
+    told = [episode[0] for episodes in heard for episode in episodes]
+    records = [record for life in lives.all for record in life.history.records]
+    means = [record["episode/return"] for record in records if "episode/return" in record]
     assert bool(told) == bool(means)
     if told:
         assert min(told) <= min(means) <= max(means) <= max(told)
-
-
-def _episodes(book):
-    """(return, length, terminated, truncated) of the episodes of a book that ended."""
-    found, total, length = [], 0.0, 0
-    for reward, terminated, truncated in book:
-        total, length = total + reward, length + 1
-        if terminated or truncated:
-            found.append((total, length, terminated, truncated))
-            total, length = 0.0, 0
-    return found
 
 
 def _check_tensorboard(lives, model_dir):
@@ -324,7 +339,7 @@ def _check_evaluation(program, life):
     agent, env = life.agent, _fresh(program)
     before = agent.global_step, agent.global_timestep, agent.global_episode
     results = agent.evaluate(env, episodes=3)
-    played = _episodes(env.book)
+    played = episodes_of(env.book)
     assert len(played) == 3 and len(env.book) == sum(length for _, length, *_ in played)
     assert results["return_mean"] == np.mean([total for total, *_ in played])
     assert results["length_max"] == max(length for _, length, *_ in played)
