@@ -161,7 +161,8 @@ def points(directory: Path) -> dict[str, list[tuple[int, bytes]]]:
     for file in sorted(glob.glob(f"{directory}/run/*tfevents*")):
         events = event_accumulator.EventAccumulator(file, size_guidance={"tensors": 0}).Reload()
         for tag in events.Tags()["tensors"]:
-            if not tag.startswith("_hparams_"):
+            # Pages of settings, which each process writes when it begins, are no curves.
+            if not tag.startswith("_hparams_") and tag != "run":
                 found.setdefault(tag, []).extend(
                     (event.step, event.tensor_proto.SerializeToString())
                     for event in events.Tensors(tag)

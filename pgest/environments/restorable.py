@@ -56,7 +56,7 @@ class RestorableEnv(gymnasium.Wrapper):
 
 
 class RestorableVectorEnv(gymnasium.vector.VectorWrapper):
-    """`RestorableEnv` for vector environments that live in this process.
+    """As `RestorableEnv`, for vector environments that live in this process.
 
     gymnasium's native vector of CartPole needs none, `pgest` keeps its state anyhow. A
     ``gymnasium.vector.SyncVectorEnv`` resets its environments from their own generators, so that
