@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pgest.contract import callers
 from pgest.hooks import intervals
 from pgest.saved_policies import directories
 from pgest.variables import whole_files
@@ -189,13 +190,19 @@ def _higher_return(best: Results, current: Results) -> bool:
 
 
 def _read(export_path: str) -> Results | None:
-    """The results of the best export; None where there is none yet."""
+    """The results of the best export; None where there is none yet, or where they are damaged."""
     path = os.path.join(export_path, _RECORD)
     if not os.path.exists(path):
         return None
-    with open(path, encoding="utf-8") as file:
-        results: Results = json.load(file)
-    return results
+    try:
+        with open(path, encoding="utf-8") as file:
+            return {name: float(value) for name, value in json.load(file).items()}
+    except (ValueError, TypeError, AttributeError) as error:  # bytes, JSON, or what it holds
+        callers.warn(
+            f"{path!r} does not hold the results of an export ({type(error).__name__}: {error}): "
+            "this evaluation counts as the best so far, and replaces it."
+        )
+        return None
 
 
 def _checked(exporter: str, keep: int | None) -> int | None:

@@ -54,6 +54,15 @@ def test_a_later_run_measures_itself_against_the_best(tmp_path):
     assert later.export(Exported(), tmp_path / "a", "c", {"return_mean": 1.0}, False) is None
 
 
+@pytest.mark.parametrize("damaged", [b"", b"\xff\xfe", b'{"return_mean": ', b"[1]", b'{"a": null}'])
+def test_damaged_results_are_told_and_replaced(tmp_path, damaged):
+    (tmp_path / "best_results.json").write_bytes(damaged)
+    with pytest.warns(UserWarning, match="does not hold the results of an export") as told:
+        run(pgest.BestExporter(), tmp_path, [1.0], final=False)
+    assert len(told) == 1 and told[0].filename == __file__
+    assert json.loads((tmp_path / "best_results.json").read_text()) == {"return_mean": 1.0}
+
+
 def test_the_newest_exports_are_kept(tmp_path):
     run(pgest.BestExporter(exports_to_keep=2), tmp_path / "best", [1.0, 2.0, 3.0])
     assert names(tmp_path / "best") == [2, 3]
