@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -144,9 +143,7 @@ class _StopAtThresholdHook(_StopOnMetricHook):
         name: str | None,
     ):
         super().__init__(metric, min_steps, name)
-        if not math.isfinite(threshold):
-            raise ValueError(f"The threshold of {metric!r} is {threshold!r}; expected a number.")
-        self._threshold = float(threshold)
+        self._threshold = intervals.finite_number(f"The threshold of {metric!r}", threshold)
         self._passes = passes
 
     def _look(self, context: monitor.RunContext, mean: float) -> None:

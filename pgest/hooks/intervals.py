@@ -8,6 +8,8 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+import numpy as np
+
 _COUNTER_OF_UNIT = {"steps": "step", "timesteps": "timestep", "episodes": "episode"}
 
 
@@ -161,6 +163,31 @@ def positive_count(what: str, value: Any) -> int:
     if count <= 0:
         raise ValueError(f"{what} takes a positive integer; got {count}.")
     return count
+
+
+def finite_number(what: str, value: Any, advice: str = "") -> float:
+    """`value` as a float, checked where a hook is made.
+
+    Args:
+      what: the name of the argument, for the error.
+      value: any real number (numpy's too); no bool.
+      advice: what else to do, for the error about one that is not finite.
+
+    Raises:
+      TypeError: no number.
+      ValueError: infinite or NaN.
+
+    Example:
+      >>> finite_number("threshold", 475)
+      475.0
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        raise TypeError(
+            f"{what} takes a finite number; got {value!r} of type {type(value).__name__}."
+        )
+    if not math.isfinite(value):
+        raise ValueError(f"{what} takes a finite number; got {value!r}. {advice}".rstrip())
+    return float(value)
 
 
 def require_every(hook: str, every: Any) -> Every:

@@ -190,9 +190,9 @@ class StopOnReturnHook(StopOnMeansHook):
       name: of the evaluation to look at, as given to the `EvaluationHook`.
 
     Raises:
-      ValueError: `on` is something else, the threshold is no finite number, or a `name` is given
+      ValueError: `on` is something else, the threshold is not finite, or a `name` is given
         on training.
-      TypeError: the window is no integer.
+      TypeError: the threshold is no number, or the window no integer.
 
     Example:
       >>> hook = StopOnReturnHook(475.0, on="evaluation")
@@ -206,12 +206,12 @@ class StopOnReturnHook(StopOnMeansHook):
         window: int | None = None,
         name: str | None = None,
     ) -> None:
-        if not math.isfinite(threshold):
-            raise ValueError(
-                f"StopOnReturnHook takes a finite threshold; got {threshold!r}. To stop at a "
-                "count instead, see StopAtStepHook, StopAtTimestepHook and StopAtEpisodeHook."
-            )
-        self._threshold = float(threshold)
+        self._threshold = intervals.finite_number(
+            "StopOnReturnHook(threshold=…)",
+            threshold,
+            "To stop at a count instead, see StopAtStepHook, StopAtTimestepHook and "
+            "StopAtEpisodeHook.",
+        )
         super().__init__(on, window=window, name=name)
 
     def _look(self, context: monitor.RunContext, mean: float) -> None:
@@ -235,7 +235,7 @@ class StopOnNoImprovementHook(StopOnMeansHook):
 
     Raises:
       ValueError: see `StopOnReturnHook`; a patience that is not positive, a negative `min_delta`.
-      TypeError: patience or window is no integer.
+      TypeError: patience or window is no integer, or `min_delta` no number.
 
     Example:
       >>> hook = StopOnNoImprovementHook(patience=5, min_delta=1.0)
@@ -251,11 +251,10 @@ class StopOnNoImprovementHook(StopOnMeansHook):
         name: str | None = None,
     ) -> None:
         self._patience = intervals.positive_count("StopOnNoImprovementHook(patience=…)", patience)
-        if not (math.isfinite(min_delta) and min_delta >= 0):
-            raise ValueError(
-                f"StopOnNoImprovementHook takes a min_delta of 0 or more; got {min_delta!r}."
-            )
-        self._min_delta = float(min_delta)
+        what = "StopOnNoImprovementHook(min_delta=…)"
+        self._min_delta = intervals.finite_number(what, min_delta)
+        if min_delta < 0:
+            raise ValueError(f"{what} takes 0 or more; got {min_delta!r}.")
         super().__init__(on, window=window, name=name)
         self._best = -math.inf
         self._without = 0

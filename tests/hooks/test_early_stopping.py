@@ -77,6 +77,7 @@ def test_a_metric_that_no_evaluation_has():
             "takes the agent first",
         ),
         (lambda: pgest.stop_if_lower_hook(AGENT, "loss", float("nan")), ValueError, "threshold"),
+        (lambda: pgest.stop_if_lower_hook(AGENT, "loss", "1"), TypeError, "of 'loss'.*got '1'"),
         (lambda: pgest.stop_if_no_decrease_hook(AGENT, "loss", 0), ValueError, "of 'loss'"),
         (
             lambda: pgest.stop_if_no_decrease_hook(AGENT, "loss", 9, run_every_secs=3),

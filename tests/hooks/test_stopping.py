@@ -138,7 +138,8 @@ def test_a_second_run_starts_with_an_empty_window():
     ("arguments", "error", "words"),
     [
         ({"threshold": 1.0, "on": "test"}, ValueError, "on=\"training\".*got 'test'"),
-        ({"threshold": float("nan")}, ValueError, "finite threshold; got nan"),
+        ({"threshold": float("nan")}, ValueError, "finite number; got nan.*StopAtStepHook"),
+        ({"threshold": "475"}, TypeError, "threshold.*finite number; got '475' of type str"),
         ({"threshold": 1.0, "window": 0}, ValueError, "positive integer; got 0"),
         ({"threshold": 1.0, "name": "hard"}, ValueError, 'pass on="evaluation"'),
     ],
@@ -187,7 +188,7 @@ def test_no_improvement_of_the_training_return():
 
 
 def test_no_improvement_refuses():
-    with pytest.raises(ValueError, match="min_delta of 0 or more; got -1"):
+    with pytest.raises(ValueError, match="min_delta.* takes 0 or more; got -1"):
         hooks.StopOnNoImprovementHook(3, -1)
     with pytest.raises(ValueError, match=r"patience=…\) takes a positive integer; got 0"):
         hooks.StopOnNoImprovementHook(0)
