@@ -8,6 +8,18 @@ import pgest
 from tests import model_fns
 
 
+def run_config(overlap=False):
+    """What is saved is what the test asks for, and all of it is kept."""
+    return pgest.RunConfig(
+        tf_random_seed=3,
+        log_step_count_steps=None,
+        save_summary_steps=None,
+        jit_compile=False,
+        overlap_updates=overlap,
+        keep_checkpoint_max=None,
+    )
+
+
 class Snapshots(pgest.CheckpointSaverListener):
     """Copies the model_dir after each checkpoint."""
 

@@ -11,20 +11,14 @@ from gymnasium.vector import SyncVectorEnv
 import pgest
 from pgest import models, schedules
 from tests import model_fns
-from tests.agents.interrupted_runs import assert_same, middle, run_with_snapshots
+from tests.agents.interrupted_runs import assert_same, middle, run_config, run_with_snapshots
 
 
 def new_agent(directory, model_fn=model_fns.actor_critic, memory=None, overlap=False, **arguments):
     memory = memory or functools.partial(pgest.RolloutMemory, 16)
-    config = pgest.RunConfig(
-        tf_random_seed=3,
-        log_step_count_steps=None,
-        save_summary_steps=None,
-        jit_compile=False,
-        overlap_updates=overlap,
-        keep_checkpoint_max=None,
+    return pgest.PGAgent(
+        model_fn, memory(), model_dir=directory, config=run_config(overlap), **arguments
     )
-    return pgest.PGAgent(model_fn, memory(), model_dir=directory, config=config, **arguments)
 
 
 def cart_pole():

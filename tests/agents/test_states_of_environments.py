@@ -9,24 +9,16 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import pgest
 from pgest.variables import checkpoints
-from tests.agents.interrupted_runs import assert_same, middle, run_with_snapshots
+from tests.agents.interrupted_runs import assert_same, middle, run_config, run_with_snapshots
 from tests.environments import stateful_environments as stateful
 
 LIMITS = {"max_timesteps": 96}
 
 
 def new_agent(directory, batches=False, overlap=False):
-    config = pgest.RunConfig(
-        tf_random_seed=3,
-        log_step_count_steps=None,
-        save_summary_steps=None,
-        jit_compile=False,
-        overlap_updates=overlap,
-        keep_checkpoint_max=None,
-    )
     memory = pgest.BatchMemory(20) if batches else pgest.RolloutMemory(8)
     model_fn = pgest.models.A2C(hidden_sizes=(4,))
-    return pgest.PGAgent(model_fn, memory, None, directory, config)
+    return pgest.PGAgent(model_fn, memory, None, directory, run_config(overlap))
 
 
 def several(factory, **how):
