@@ -143,6 +143,8 @@ ENVIRONMENTS = OwnEnvironment(
         "gymnasium==1.4.0",
         "ale-py==0.12.1",
         "dm-control==1.0.50",
+        # dm-control would take 4.0, in which its environments do not load.
+        "mujoco==3.17.0",
         "envpool==1.2.5",
         "gymnasium-robotics==1.4.2",
         "highway-env==1.12.1",
