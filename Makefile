@@ -105,7 +105,7 @@ interop: $(VENV)/.installed-dev  ## The tests with other libraries, in environme
 	@$(BIN)/python -m pytest -q -m interop $(PYTEST_ARGS)
 
 programs: $(VENV)/.installed-dev  ## Random programs of training (long); PROGRAMS=20 looks first.
-	@PGEST_PROGRAMS=$(PROGRAMS) $(BIN)/python -m pytest -q -s tests/agents/test_random_programs.py $(PYTEST_ARGS)
+	@PGEST_PROGRAMS=$(PROGRAMS) $(BIN)/python -m pytest -q -s tests/agents/test_random_programs.py tests/agents/test_killed_programs.py $(PYTEST_ARGS)
 
 peers: $(VENV)/.installed-peers  ## Install Stable-Baselines3, so that the comparisons run too.
 

@@ -1,0 +1,86 @@
+"""Whatever is trained, and whenever it is killed: started again, it ends as if nothing had been."""
+
+import json
+import os
+import pathlib
+import signal
+import tempfile
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from tests.agents import killed_programs
+from tests.agents.test_tensorboard import read
+
+pytestmark = pytest.mark.slow
+
+WANTED = os.environ.get("PGEST_PROGRAMS")
+
+
+@pytest.fixture(scope="module")
+def starter():
+    starter = killed_programs.Starter()
+    yield starter
+    starter.close()
+
+
+def points(directory, once=True):
+    """TensorBoard's points, each x once; without speeds."""
+    found = {}
+    for tag, curve in read(directory).items():
+        steps = [step for step, _ in curve]
+        if tag.startswith("_hparams_") or tag.startswith("speed"):
+            continue
+        assert not once or len(set(steps)) == len(steps), f"{tag}: {steps}"
+        found[tag] = [(step, value.tobytes()) for step, value in curve]
+    return found
+
+
+def ended(directory, overlapped):
+    """What a program ended with, whatever can be compared."""
+    run = directory / "run"
+    with np.load(directory / "end.npz") as file:
+        weights = {name: (file[name].dtype.str, file[name].tobytes()) for name in file}
+    best = run / "best" / "best.json"
+    record = json.loads(best.read_text()) if best.exists() else {}
+    record.pop("checkpoint", None)  # its name counts how many there were of one step
+    document = json.loads((directory / "end.json").read_text())
+    return {
+        "weights": weights,
+        "told": document["told"],
+        "records": repr(document["records"]),
+        # At the end, the update under way and the last one end at one timestep.
+        "points": points(run, once=not overlapped),
+        "evaluations": points(run / "eval"),
+        "best": record,
+    }, document["books"]
+
+
+@settings(
+    max_examples=int(WANTED or 3),
+    derandomize=WANTED is None,
+    database=None,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=list(HealthCheck),
+)
+@given(killed_programs.killed())
+def test_a_killed_program_ends_as_one_that_was_left_alone(starter, killed):
+    with tempfile.TemporaryDirectory() as folder:
+        whole, other = pathlib.Path(folder) / "whole", pathlib.Path(folder) / "killed"
+        for directory in (whole, other):
+            directory.mkdir()
+        assert starter.run(killed, whole) == 0, (whole / "error.txt").read_text()
+        for moment in [*killed.kills, None]:
+            status = starter.run(killed, other, moment)
+            assert status in (0, -signal.SIGKILL), (other / "error.txt").read_text()
+            if status == 0:
+                break
+        overlapped = killed.config["overlap_updates"]
+        (wanted, books), (found, last) = ended(whole, overlapped), ended(other, overlapped)
+        for name, value in wanted.items():
+            assert found[name] == value, name
+        for (book, actions), (rest, taken) in zip(books, last, strict=True):
+            at = len(book) - len(rest)
+            assert (book[at:], actions[at:]) == (rest, taken)
