@@ -1,11 +1,12 @@
 """Kills runs at random moments, starts them again, and compares how they end.
 
-    python benchmarks/resume.py [--quick] [--rows "LSTM"]
+    python benchmarks/resume.py [--quick] [--rows "LSTM"] [--kills 20]
 
-Of each kind, one run is left alone. Then, as often as `KILLS` says, the same run is started in a
+Of each kind, one run is left alone. Then, as often as `--kills` says, the same run is started in a
 process of its own, killed by SIGKILL at a random moment, started again with the same command until
-it ends, and compared with the one that was left alone: weights, episodes, and the points that
-TensorBoard shows. The goal is no difference. Checkpoints go by steps, seconds and episodes in turn.
+it ends, and compared with the one that was left alone: weights, episodes, the points that
+TensorBoard shows, the best checkpoint and the exports. The goal is no difference. Checkpoints go by
+steps, seconds and episodes in turn.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 from support import measuring
 
@@ -42,9 +44,11 @@ class Kind:
 
     Attributes:
       label: in the table.
-      model: of `pgest.models`, and its arguments.
+      model: of `pgest.models`, or a model_fn below, and its arguments.
       rollout: the horizon; 0: whole episodes.
       make: what `pgest.make` gets besides; None: one environment.
+      masked: whether the environment forbids actions.
+      exports: whether policies are exported on the way.
       config: fields of the RunConfig.
       update: fields of the UpdateConfig.
       timesteps: of the whole run.
@@ -54,15 +58,72 @@ class Kind:
     model: tuple[str, Mapping[str, Any]]
     rollout: int
     make: Mapping[str, Any] | None = None
+    masked: bool = False
+    exports: bool = False
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     update: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     timesteps: int = 2000
+
+
+class Masked(gymnasium.Wrapper):
+    """Forbids an action at every third timestep."""
+
+    def __init__(self) -> None:
+        super().__init__(gymnasium.make("CartPole-v1"))
+        self._time = 0
+
+    def _mask(self) -> np.ndarray:
+        return np.array([self._time % 3 != 0, True])
+
+    def reset(self, **arguments: Any) -> Any:
+        self._time = 0
+        observation, info = self.env.reset(**arguments)
+        return observation, {**info, "action_mask": self._mask()}
+
+    def step(self, action: Any) -> Any:
+        *rest, info = self.env.step(action)
+        self._time += 1
+        return *rest, {**info, "action_mask": self._mask()}
+
+
+def own_model_fn(features, labels, mode):
+    """An actor-critic of a user's own, whose learning rate follows the steps."""
+    import tensorflow as tf
+    import tensorflow_probability as tfp
+    import tf_keras
+
+    import pgest
+
+    hidden = tf_keras.layers.Dense(16, activation="tanh")(features["state"])
+    distribution = tfp.distributions.Categorical(logits=tf_keras.layers.Dense(2)(hidden))
+    value = tf.squeeze(tf_keras.layers.Dense(1)(hidden), -1)
+    if mode == pgest.Modes.PREDICT:
+        return pgest.EstimatorSpec(mode, {"value": value}, distribution=distribution)
+    loss = tf.reduce_mean(
+        (value - labels["value_target"]) ** 2
+        - distribution.log_prob(labels["action"]) * labels["advantage"]
+    )
+    rate = tf_keras.optimizers.schedules.ExponentialDecay(1e-2, 20, 0.5)
+    train_op = pgest.minimize(loss, tf_keras.optimizers.Adam(rate))
+    return pgest.EstimatorSpec(mode, loss=loss, train_op=train_op)
 
 
 _NORMAL = {"normalize_observation": True, "normalize_reward": True, "learning_rate": "falls"}
 _PPO = {"epochs": 2, "minibatch_size": 32}
 KINDS = (
     Kind("VPG, whole episodes", ("VPG", {}), 0),
+    Kind("model_fn, whole episodes", ("own_model_fn", {}), 0),
+    Kind("model_fn, 4 environments", ("own_model_fn", {}), 16, {"num_envs": 4}),
+    Kind("A2C, masks, 3 environments", ("A2C", {}), 16, {"num_envs": 3}, masked=True),
+    Kind("PPO, masks, whole episodes", ("PPO", {}), 0, masked=True, update=_PPO),
+    Kind(
+        "A2C, native vector", ("A2C", {}), 16, {"num_envs": 4, "vectorization": "native"}
+    ),
+    Kind(
+        "VPG, 2 environments in processes", ("VPG", {}), 0,
+        {"num_envs": 2, "vectorization": "async"},
+    ),
+    Kind("PPO, exports", ("PPO", {}), 64, exports=True, update=_PPO),
     Kind("VPG, whole episodes, 4 environments", ("VPG", {}), 0, {"num_envs": 4}),
     Kind("A2C, 8 environments", ("A2C", {}), 8, {"num_envs": 8}),
     Kind("PPO", ("PPO", {}), 64, update=_PPO),
@@ -75,10 +136,18 @@ KINDS = (
     Kind("PPO, overlapped", ("PPO", {}), 64, config={"overlap_updates": True}, update=_PPO),
     Kind(
         "A2C, 4 environments, overlapped", ("A2C", {}), 16, {"num_envs": 4},
-        {"overlap_updates": True},
+        config={"overlap_updates": True},
+    ),
+    Kind(
+        "TRPO, overlapped, whole episodes", ("TRPO", _NORMAL), 0,
+        config={"overlap_updates": True},
     ),
     Kind("TRPO, 4 environments", ("TRPO", {}), 32, {"num_envs": 4}),
     Kind("A2C with an LSTM", ("A2C", {"cell": "lstm", "cell_size": 8}), 32),
+    Kind(
+        "VPG with a GRU, whole episodes, overlapped", ("VPG", {"cell": "gru", "cell_size": 8}), 0,
+        config={"overlap_updates": True},
+    ),
     Kind("A2C with a GRU, 4 environments", ("A2C", {"cell": "gru", "cell_size": 8}), 16,
          {"num_envs": 4}),
 )  # fmt: skip
@@ -90,23 +159,30 @@ def train(kind: Kind, directory: Path, clock: Mapping[str, float]) -> None:
 
     logging.disable(logging.CRITICAL)
     name, given = kind.model
-    arguments = {"hidden_sizes": (16,), **given}
-    if arguments.get("learning_rate") == "falls":
-        arguments["learning_rate"] = pgest.schedules.linear(1e-3, 0.0)
+    model_fn: Any = own_model_fn
+    if name != "own_model_fn":
+        arguments = {"hidden_sizes": (16,), **given}
+        if arguments.get("learning_rate") == "falls":
+            arguments["learning_rate"] = pgest.schedules.linear(1e-3, 0.0)
+        model_fn = getattr(pgest.models, name)(**arguments)
     config = pgest.RunConfig(
         tf_random_seed=1, save_summary_steps=1, log_step_count_steps=None, jit_compile=False,
         **kind.config,
     )  # fmt: skip
     memory = pgest.RolloutMemory(kind.rollout) if kind.rollout else pgest.BatchMemory(200)
     agent = pgest.PGAgent(
-        getattr(pgest.models, name)(**arguments), memory, dict(kind.update),
-        model_dir=directory / "run", config=config,
-    )  # fmt: skip
-    env = "CartPole-v1" if kind.make is None else pgest.make("CartPole-v1", **kind.make)
+        model_fn, memory, dict(kind.update), model_dir=directory / "run", config=config
+    )
+    given_env: Any = Masked if kind.masked else "CartPole-v1"
+    env = given_env if kind.make is None else pgest.make(given_env, **kind.make)
     history = pgest.HistoryHook(pgest.Every(episodes=1))
     saver = pgest.CheckpointSaverHook(pgest.Every(**clock))
+    evaluation = pgest.EvaluationHook(given_env, pgest.Every(timesteps=500), episodes=1)
+    hooks = [history, saver, evaluation]
+    if kind.exports:
+        hooks.append(pgest.PolicySaverHook(pgest.Every(timesteps=400)))
     begun = time.perf_counter()
-    agent.train(env, hooks=[history, saver], max_timesteps=kind.timesteps)
+    agent.train(env, hooks=hooks, max_timesteps=kind.timesteps)
     seconds = time.perf_counter() - begun
     values = {name: agent.get_variable_value(name) for name in agent.get_variable_names()}
     np.savez(directory / "end.npz", **{name.replace("/", "|"): v for name, v in values.items()})
@@ -122,7 +198,8 @@ def start(kind: Kind, directory: Path, clock: Mapping[str, float]) -> int:
     if child:
         return child
     try:
-        warnings.simplefilter("error", UserWarning)  # what does not come back
+        # What does not come back; TensorFlow warns of its exports too.
+        warnings.filterwarnings("error", "The run goes on", UserWarning)
         train(kind, directory, clock)
         status = 0
     except BaseException as error:
@@ -158,31 +235,54 @@ def points(directory: Path) -> dict[str, list[tuple[int, bytes]]]:
     from tensorboard.backend.event_processing import event_accumulator
 
     found: dict[str, list[tuple[int, bytes]]] = {}
-    for file in sorted(glob.glob(f"{directory}/run/*tfevents*")):
+    files = glob.glob(f"{directory}/run/*tfevents*") + glob.glob(f"{directory}/run/*/*tfevents*")
+    for file in sorted(files):
+        folder = os.path.dirname(os.path.relpath(file, directory / "run"))
         events = event_accumulator.EventAccumulator(file, size_guidance={"tensors": 0}).Reload()
         for tag in events.Tags()["tensors"]:
             # Pages of settings, which each process writes when it begins, are no curves.
-            if not tag.startswith("_hparams_") and tag != "run":
-                found.setdefault(tag, []).extend(
+            if not tag.startswith(("_hparams_", "speed")) and tag != "run":
+                found.setdefault(f"{folder}/{tag}", []).extend(
                     (event.step, event.tensor_proto.SerializeToString())
                     for event in events.Tensors(tag)
                 )
     return found
 
 
-def differences(whole: Path, other: Path) -> tuple[float, bool, bool]:
-    """The largest difference of a weight; whether episodes, and whether curves, are others."""
+def kept(directory: Path) -> dict[str, Any]:
+    """The best checkpoint, and the weights of each export."""
+    import tensorflow as tf
+
+    def weights(checkpoint: Path) -> dict[str, bytes]:
+        reader = tf.train.load_checkpoint(str(checkpoint))
+        names = reader.get_variable_to_shape_map()
+        of_model = [name for name in names if not name.startswith(("_", "run/"))]
+        return {name: np.asarray(reader.get_tensor(name)).tobytes() for name in of_model}
+
+    found: dict[str, Any] = {}
+    for path in sorted(directory.glob("run/best/best.json")):
+        record = json.loads(path.read_text())
+        # Its name says how many checkpoints there were of one step, which other clocks change.
+        found["best"] = [weights(path.parent / record.pop("checkpoint")), record]
+    for path in sorted(directory.glob("run/policies/**/*.index")):
+        found[str(path.relative_to(directory))] = weights(path.with_suffix(""))
+    return found
+
+
+def differences(whole: Path, other: Path) -> tuple[float, bool, bool, bool]:
+    """The largest difference of a weight; whether episodes, curves, what is kept are others."""
     with np.load(whole / "end.npz") as wanted, np.load(other / "end.npz") as found:
         apart = [np.abs(wanted[name].astype(float) - found[name].astype(float)) for name in wanted]
     weights = max(float(np.max(difference, initial=0.0)) for difference in apart)
     records = [json.loads((path / "end.json").read_text())["records"] for path in (whole, other)]
-    return weights, records[0] != records[1], points(whole) != points(other)
+    others = (points(whole) != points(other), kept(whole) != kept(other))
+    return weights, records[0] != records[1], *others
 
 
 def row_of(kind: Kind, kills: int) -> dict[str, Any]:
     """The line of one kind."""
     chance = random.Random(kind.label)
-    weights, episodes, curves, lost = [], 0, 0, []
+    weights, episodes, curves, kept_others, lost = [], 0, 0, 0, []
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / "whole"
         whole.mkdir()
@@ -199,8 +299,11 @@ def row_of(kind: Kind, kills: int) -> dict[str, Any]:
             if np.isnan(again):
                 continue
             lost.append(again)
-            difference, other_episodes, other_curves = differences(whole, directory)
+            difference, other_episodes, other_curves, other_kept = differences(whole, directory)
+            if difference or other_episodes or other_curves or other_kept:
+                print(f"{kind.label}: {directory} differs, by {clock}", file=sys.stderr, flush=True)
             weights.append(difference)
+            kept_others += other_kept
             episodes += other_episodes
             curves += other_curves
     return {
@@ -210,6 +313,7 @@ def row_of(kind: Kind, kills: int) -> dict[str, Any]:
         "largest difference of a weight": max(weights),
         "other episodes": episodes,
         "other curves": curves,
+        "other best checkpoints or exports": kept_others,
         "seconds lost, median": round(statistics.median(lost), 2),
     }
 
@@ -218,8 +322,8 @@ def main() -> None:
     """Measures the rows that were asked for."""
     import pgest  # noqa: F401 - its children are forked with it
 
-    options = measuring.arguments(__doc__)
-    kills = QUICK if options.quick else KILLS
+    options = measuring.arguments(__doc__, kills=KILLS)
+    kills = QUICK if options.quick else options.kills
     rows = []
     for kind in KINDS:
         if options.rows in kind.label:

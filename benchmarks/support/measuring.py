@@ -187,12 +187,12 @@ def _stored(path: Path) -> list[dict[str, Any]]:
     return json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
 
 
-def arguments(description: str | None, **flags: str) -> argparse.Namespace:
+def arguments(description: str | None, **flags: str | int) -> argparse.Namespace:
     """The command line of a benchmark: `--quick`, and `--rows` to choose by substring.
 
     Args:
       description: of the program.
-      **flags: further switches and their help.
+      **flags: further switches and their help; or numbers, which are what they are by default.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -200,7 +200,11 @@ def arguments(description: str | None, **flags: str) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="seconds instead of minutes")
     parser.add_argument("--rows", default="", help="only the rows whose name contains this")
     for flag, explained in flags.items():
-        parser.add_argument(f"--{flag.replace('_', '-')}", action="store_true", help=explained)
+        name = f"--{flag.replace('_', '-')}"
+        if isinstance(explained, int):
+            parser.add_argument(name, type=int, default=explained, help=f"{explained} by default")
+        else:
+            parser.add_argument(name, action="store_true", help=explained)
     return parser.parse_args()
 
 
