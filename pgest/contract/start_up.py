@@ -1,9 +1,10 @@
-"""Imports TensorFlow, in a notebook without the lines that it always says while it starts."""
+"""Imports TensorFlow, in notebooks and commands without what it always says while it starts."""
 
 import os
 import re
 import sys
 import tempfile
+from pathlib import Path
 
 # No setting turns them off: TensorFlow says them before it reads TF_CPP_MIN_LOG_LEVEL.
 _ALWAYS_SAID = re.compile(
@@ -22,13 +23,21 @@ def without_start_up_lines(said: str) -> str:
     return "".join(line for line in said.splitlines(True) if not _ALWAYS_SAID.search(line))
 
 
+def _is_a_command() -> bool:
+    """Whether this process is `pgest ...` or `python -m pgest ...`."""
+    return Path(sys.argv[0]).stem == "pgest" or sys.orig_argv[1:3] == ["-m", "pgest"]
+
+
 def import_tensorflow() -> None:
     """Imports what pgest imports of TensorFlow.
 
-    The lines would fill the first cell of a notebook. In other programs, and where the user has
-    imported TensorFlow before, nothing is kept back.
+    The lines would fill the first cell of a notebook, and stand above what a command prints. In
+    other programs, and where the user has imported TensorFlow before, nothing is kept back.
     """
-    if "tensorflow" in sys.modules or sys.modules.get("ipykernel") is None:
+    is_a_command = _is_a_command()
+    if is_a_command:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # what XLA says of its own work
+    if "tensorflow" in sys.modules or not (is_a_command or sys.modules.get("ipykernel")):
         return
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as said:

@@ -1,6 +1,7 @@
 """The program: what each command prints, writes and exits with."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -175,3 +176,20 @@ def test_an_interrupt_loses_nothing(tmp_path):
     assert process.returncode == 130
     assert "the same command goes on from there" in errors
     assert run_directories.read(tmp_path / "seed0").agent().global_timestep > 0
+
+
+@pytest.mark.parametrize("script", [False, True])
+def test_a_command_says_nothing_of_how_tensorflow_starts(script, tmp_path):
+    environment = {name: os.environ[name] for name in os.environ if not name.startswith("TF_")}
+    command = ["-m", "pgest"]
+    if script:  # as the console script that is installed
+        text = "from pgest.commands import program\nprogram.main()\n"
+        (tmp_path / "pgest").write_text(text)
+        command = [str(tmp_path / "pgest")]
+        environment["PYTHONPATH"] = os.getcwd()
+    done = subprocess.run(
+        [sys.executable, *command, "settings", "--algo", "ppo", "--env", "CartPole-v1"],
+        capture_output=True, text=True, env=environment, check=True,
+    )  # fmt: skip
+    assert done.stdout.startswith("# ppo on CartPole-v1")
+    assert done.stderr == ""
