@@ -85,11 +85,35 @@ def _box_action(space: gymnasium.spaces.Box, action: tf.Tensor) -> tf.Tensor:
 
 def to_integers(action: tf.Tensor, dtype: Any, low: Any = None, high: Any = None) -> tf.Tensor:
     """Floats, clipped to bounds if there are any, to the nearest integers of a dtype."""
-    # float64 holds every bound up to 2**53; a float32 of 2**31 - 1 would overflow an int32.
-    action = tf.cast(action, tf.float64)
-    if low is not None:
-        action = tf.clip_by_value(action, np.asarray(low, np.float64), np.asarray(high, np.float64))
-    return tf.cast(tf.round(action), dtype)
+    if low is None:
+        return tf.cast(tf.round(tf.cast(action, tf.float64)), dtype)
+    if not _holds(action.dtype, low, high):
+        # float64 holds every bound up to 2**53; a float32 of 2**31 - 1 would overflow an int32.
+        action = tf.cast(action, tf.float64)
+    kind = action.dtype.as_numpy_dtype
+    return tf.cast(tf.round(tf.clip_by_value(action, kind(low), kind(high))), dtype)
+
+
+def clip_to(action: tf.Tensor, dtype: tf.DType, low: Any, high: Any) -> tf.Tensor:
+    """The action in a dtype, within bounds of that dtype.
+
+    It is clipped as float32 or int32 where that gives the same, since LiteRT clips neither float64
+    nor integers of eight bits.
+    """
+    if dtype == tf.float64 and action.dtype == tf.float32 and _holds(tf.float32, low, high):
+        clipped_in = tf.float32  # from which float64 rounds nothing
+    else:
+        action = tf.cast(action, dtype)
+        clipped_in = tf.int32 if dtype.is_integer and dtype.size < tf.int32.size else dtype
+    kind = clipped_in.as_numpy_dtype
+    return tf.cast(tf.clip_by_value(tf.cast(action, clipped_in), kind(low), kind(high)), dtype)
+
+
+def _holds(dtype: tf.DType, low: Any, high: Any) -> bool:
+    """Whether bounds are numbers of a dtype of floats, exactly."""
+    bounds = np.asarray([low, high]).astype(np.float64)
+    with np.errstate(over="ignore"):
+        return bool(np.all(bounds.astype(dtype.as_numpy_dtype).astype(np.float64) == bounds))
 
 
 def _checked(path: str, action: Any, shape: tuple[int, ...], kinds: str) -> tf.Tensor:

@@ -159,10 +159,7 @@ def _to_spec(policy: TFPolicy, spec: tf.TensorSpec, action: tf.Tensor) -> tf.Ten
     bounds = (spec.minimum, spec.maximum) if bounded else ()
     if spec.dtype.is_integer and action.dtype.is_floating:
         return actions.to_integers(action, spec.dtype, *bounds)
-    action = tf.cast(action, spec.dtype)
-    if bounded:
-        return tf.clip_by_value(action, *bounds)
-    return action
+    return actions.clip_to(action, spec.dtype, *bounds) if bounded else tf.cast(action, spec.dtype)
 
 
 def _noise_size(policy: TFPolicy, inputs: FlatInputs) -> int | None:

@@ -69,6 +69,29 @@ def test_boxes_of_integers_take_rounded_floats_and_integers(dtype):
     assert accepted(space, convert(space, tf.constant([[1, 300]])))
 
 
+@pytest.mark.parametrize("bounds", [(-5, 5), (0, 2**31 - 1), (-(2**24) - 1, 7)])
+def test_integers_are_those_that_float64_gives(bounds):
+    values = np.float32([-np.inf, -7.5, -5.5, -0.5, 0.5, 1.5, 2.5, 5.5, 2**24, 3e9, np.inf])
+    wanted = np.round(np.clip(values.astype(np.float64), *bounds)).astype(np.int32)
+    found = actions.to_integers(tf.constant(values), tf.int32, *np.int32(bounds))
+    np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "low", "high"),
+    [("float64", -2, 3), ("float64", -0.1, 0.1), ("float64", -np.inf, 1), ("float16", -2, 3)]
+    + [("int8", -2, 3), ("uint8", 0, 3), ("int32", -2, 3), ("int64", -2, 2**40)],
+)
+def test_clipping_is_that_of_the_wanted_dtype(dtype, low, high):
+    """Whichever dtype it is done in: 0.1 of float64 is no float32, and may not be overstepped."""
+    low, high = np.array([low], dtype), np.array([high], dtype)
+    values = np.array([0, 1, 2, 3, 4, 100] if dtype[0] == "u" else [-100, -3, -2, 0, 1, 4, 100])
+    given = tf.constant(values, tf.float32 if "float" in dtype else dtype)
+    found = actions.clip_to(given, tf.as_dtype(dtype), low, high)
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, np.clip(values.astype(dtype), low, high))
+
+
 def test_binaries_take_integers_and_bools():
     space = spaces.MultiBinary(3)
     assert accepted(space, convert(space, tf.constant([[0, 1, 1]])))

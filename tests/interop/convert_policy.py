@@ -92,7 +92,7 @@ def cli(job, inputs):
         given.append(f"{name}={directory}/{number}.npy")
     chosen = ["--tag_set", "serve", "--signature_def", SIGNATURE, "--inputs", ";".join(given)]
     outputs = pathlib.Path(directory, "outputs")
-    for name in ("action", "state"):  # it makes no directory for an output with a slash
+    for name in ("action/1", "state"):  # it makes no directory for an output with a slash
         (outputs / name).mkdir(parents=True)
     _saved_model_cli("run", "--dir", job["export"], *chosen, "--outdir", str(outputs))
     written = [file.relative_to(outputs) for file in outputs.rglob("*.npy")]

@@ -73,6 +73,17 @@ FAMILIES = {
         spaces.Box(0, 255, (36, 36, 2), np.uint8),
         settings={"learning_rate": 1e-6},  # what it begins with differs more
     ),
+    "binary": Family(spaces.MultiBinary(3)),
+    "gru": Family(ARM, settings={"cell": "gru", "cell_size": 8}),
+    "own_std": Family(ARM, settings={"state_dependent_std": True}),
+    "gsde": Family(ARM, settings={"noise_interval": 4}),
+    "nested": Family(
+        spaces.Tuple(
+            (spaces.MultiDiscrete([2, 3]), spaces.Dict({"x": ARM, "y": spaces.Discrete(2)}))
+        ),
+        spaces.Dict({"a": VECTOR, "b": spaces.Box(-1.0, 1.0, (2, 3))}),
+        settings={"box": "beta", "share_network": True, "activation": "relu"},
+    ),
     "float64": Family(
         spaces.Box(-2.0, 2.0, (2,), np.float64), spaces.Box(-1.0, 1.0, (5,), np.float64)
     ),

@@ -25,17 +25,16 @@ FAMILIES = list(exported_agents.FAMILIES)
 RANGE = 1e-5
 # By converter and family: what stands in the way.
 REFUSED = {
-    ("litert", "float64"): "tf.Minimum",
-    ("int8_weights", "float64"): "tf.Minimum",
-    ("int8", "float64"): "tf.Minimum",
     ("keras", "masks"): "takes 0 positional arguments",
     ("keras", "lstm"): "takes 0 positional arguments",
+    ("keras", "gru"): "takes 0 positional arguments",
+    ("keras", "nested"): "takes 0 positional arguments",
     ("tensorflowjs", "lstm"): "policy_state/0",  # not among the signature's inputs
 }
 # Converters that an environment with all others has no room for.
 OWN = {"tensorflowjs": own_environments.TENSORFLOWJS}
 # What is not allowed has a score of -1e9, so one of the 256 steps is left to all other scores.
-NOT_IN_EIGHT_BITS = {"masks", "multi_discrete"}
+NOT_IN_EIGHT_BITS = {"masks", "multi_discrete", "nested"}
 
 
 @pytest.fixture(scope="module")
