@@ -3,11 +3,9 @@
 import re
 from pathlib import Path
 
-import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode
 
 import pgest
 from pgest.environments import making
@@ -24,9 +22,9 @@ PAGE = Path(__file__).parent.parent.parent / "docs" / "environments.md"
 def adapter():
     """The class of the page."""
     code = re.search(
-        r"```python\n(from gymnasium[^`]*class FromSuperSuit.*?)```", PAGE.read_text(), re.S
+        r"```python\n(import gymnasium[^`]*class FromSuperSuit.*?)```", PAGE.read_text(), re.S
     )
-    names = {"gymnasium": gymnasium, "np": np, "AutoresetMode": AutoresetMode}
+    names = {}
     exec(code[1], names)
     return names["FromSuperSuit"]
 

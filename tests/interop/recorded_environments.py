@@ -151,9 +151,9 @@ def pettingzoo():
     game = pursuit_v5.parallel_env(max_cycles=LENGTH, n_pursuers=3, n_evaders=2)
     agents = supersuit.concat_vec_envs_v1(supersuit.pettingzoo_env_to_vec_env_v1(game), 2)
     [program] = re.findall(
-        r"```python\n(from gymnasium[^`]*class FromSuperSuit.*?)```", DOCUMENTED.read_text(), re.S
+        r"```python\n(import gymnasium[^`]*class FromSuperSuit.*?)```", DOCUMENTED.read_text(), re.S
     )
-    names = {"gymnasium": gymnasium, "np": np, "AutoresetMode": AutoresetMode}
+    names = {}
     exec(program, names)
     return recorded_vector(names["FromSuperSuit"](agents), AutoresetMode.SAME_STEP)
 

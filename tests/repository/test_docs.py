@@ -1,13 +1,15 @@
 """The Python of README.md and docs/ runs, page by page, and the pages keep what they promise.
 
-All ```python blocks of a page run one after the other in one namespace, in an empty directory. Two
-comments before a block change that; neither shows on the page:
+All ```python blocks of a page run one after the other in one namespace, in an empty directory.
+Comments before a block change that; none shows on the page:
 
 * `<!-- budget: 200_000 -> 2_000 -->` replaces numbers, so that a test takes seconds and readers see
   the numbers that make sense to them. What is to be replaced must occur in the block.
+* `<!-- needs: optuna -->`: the block runs where that package is installed.
 * `<!-- fragment -->`: the block is a piece of something and does not run. Rare; counted below.
 """
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -26,6 +28,7 @@ BLOCK = re.compile(
     r"(?P<indent>[ ]*)```python[^\n]*\n(?P<code>.*?)\n(?P=indent)```",
     re.DOTALL,
 )
+NEEDS = re.compile(r"<!-- needs: (\w+) -->")
 BUDGET = re.compile(r"<!-- budget: (.+?) -> (.+?) -->")
 
 
@@ -36,13 +39,21 @@ def blocks(page: Path) -> list[tuple[int, str]]:
     for match in BLOCK.finditer(text):
         if "<!-- fragment -->" in match["marks"]:
             continue
-        code = re.sub(rf"^{match['indent']}", "", match["code"], flags=re.MULTILINE)
-        for old, new in BUDGET.findall(match["marks"]):
-            assert old in code, f"{page.name}: the budget replaces {old!r}, which is not there"
-            code = code.replace(old, new)
+        if any(importlib.util.find_spec(name) is None for name in NEEDS.findall(match["marks"])):
+            continue
+        code = budgeted(match, page)
         line = text.count("\n", 0, match.start("code")) + 1
         found.append((line, code))
     return found
+
+
+def budgeted(match: re.Match, page: Path) -> str:
+    """The code of a block, with the numbers that its marks give for tests."""
+    code = re.sub(rf"^{match['indent']}", "", match["code"], flags=re.MULTILINE)
+    for old, new in BUDGET.findall(match["marks"]):
+        assert old in code, f"{page.name}: the budget replaces {old!r}, which is not there"
+        code = code.replace(old, new)
+    return code
 
 
 def page_id(page: Path) -> str:

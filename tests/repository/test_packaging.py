@@ -18,8 +18,9 @@ ROOT = Path(__file__).parent.parent.parent
 # What a build reads, and what the tests read besides.
 FOLDERS = (".ci", "benchmarks", "docs", "examples", "pgest", "tests")
 FILES = (
-    "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "MANIFEST.in", "Makefile", "README.md",
-    "SECURITY.md", "mkdocs.yml", "pyproject.toml", "setup.py",
+    ".dockerignore", "CHANGELOG.md", "CONTRIBUTING.md", "Dockerfile", "LICENSE",
+    "MANIFEST.in", "Makefile", "README.md", "SECURITY.md", "mkdocs.yml", "pyproject.toml",
+    "setup.py",
 )  # fmt: skip
 # The build backend directly: no isolated environment, so nothing is downloaded.
 BUILD = "import setuptools.build_meta as b; b.build_sdist('.'); b.build_wheel('.')"
