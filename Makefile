@@ -30,7 +30,7 @@ export TF_ENABLE_ONEDNN_OPTS ?= 0
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow learning interop programs peers lint format types docs docs-serve docs-version bench wheel check clean
+.PHONY: help demo test slow learning interop programs peers lint format types docs docs-serve docs-version bench notebooks wheel check clean
 
 help:  ## This list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -127,6 +127,9 @@ docs: $(VENV)/.installed-docs  ## Build the documentation into site/; a broken l
 docs-version: $(VENV)/.installed-docs  ## Commit the pages of this version to the branch gh-pages, beside those of others.
 	@version=$$($(BIN)/python -c 'import re; print(re.search(r"__version__ = \"(\d+\.\d+)", open("pgest/__init__.py").read())[1])'); \
 	export PATH="$(CURDIR)/$(BIN):$$PATH"; mike deploy --update-aliases $$version latest && mike set-default latest
+
+notebooks: $(VENV)/.installed-dev $(VENV)/.installed-docs  ## Run the notebooks and store their outputs, which the pages show.
+	@$(BIN)/python docs/building/notebooks.py
 
 docs-serve: $(VENV)/.installed-docs  ## Show the documentation at localhost:8000 while you write.
 	@$(BIN)/mkdocs serve
