@@ -111,6 +111,11 @@ def test_the_thirty_line_program_is_thirty_lines():
     assert len(first.splitlines()) <= 32
 
 
+def test_the_twelve_lines_of_the_front_page_are_twelve():
+    first = blocks(ROOT / "docs" / "index.md")[0][1]
+    assert len(first.splitlines()) == 12
+
+
 def test_the_page_on_tensorboard_has_all_tags():
     page = (ROOT / "docs" / "tensorboard.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `([^`]+)` \| (.+) \|$", page, re.MULTILINE)

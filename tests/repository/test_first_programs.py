@@ -24,17 +24,17 @@ def printed_program(page: Path) -> str:
 
 @pytest.mark.learning
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("name", ["README.md", "docs/quickstart.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/index.md", "docs/quickstart.md"])
 def test_the_printed_program_solves_cartpole(name, seed, tmp_path, monkeypatch):
     """Nothing is changed but the seed, which the pages leave to chance."""
     monkeypatch.chdir(tmp_path)
     program = printed_program(ROOT / name)
     assert "60_000" in program
-    start = "agent = pgest.PGAgent(\n    model_fn,\n"
-    assert program.count(start) == 1
-    seeded = f"{start}    config=pgest.RunConfig(tf_random_seed={seed}),\n"
+    end = "    model_dir="
+    assert program.count(end) == 1
+    seeded = program.replace(end, f"    config=pgest.RunConfig(tf_random_seed={seed}),\n{end}")
     namespace: dict[str, object] = {"__name__": "__page__"}
-    exec(program.replace(start, seeded), namespace)
+    exec(seeded, namespace)
     agent = namespace["agent"]
     assert agent.global_timestep == 60_000
     assert agent.config.tf_random_seed == seed
