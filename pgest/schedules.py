@@ -15,7 +15,7 @@ from pgest.variables import sharing
 Clock = Literal["global_step", "global_timestep", "progress"]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Schedule:
     """A hyper-parameter as a function of a counter or of a run's progress.
 
@@ -48,6 +48,26 @@ class Schedule:
         if not callable(self.function):
             raise TypeError(f"Schedule got the function {self.function!r}, which cannot be called.")
 
+    def __repr__(self) -> str:
+        if not isinstance(self.function, _Line):
+            return f"Schedule({self.function!r}, clock={self.clock!r})"
+        line = self.function
+        over = "" if line.over == 1.0 else f", over={line.over}"
+        clock = "" if self.clock == "progress" else f", clock={self.clock!r}"
+        return f"linear({line.initial}, {line.final}{over}{clock})"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Line:
+    """A function that says what it is, where a lambda would show its place in memory."""
+
+    initial: float
+    final: float
+    over: float
+
+    def __call__(self, time: Any) -> Any:
+        return self.initial + (self.final - self.initial) * tf.minimum(time / self.over, 1.0)
+
 
 def linear(
     initial: float, final: float, *, over: float = 1.0, clock: Clock = "progress"
@@ -71,7 +91,7 @@ def linear(
     """
     if not over > 0:
         raise ValueError(f"linear got over={over}; expected more than 0.")
-    return Schedule(lambda time: initial + (final - initial) * tf.minimum(time / over, 1.0), clock)
+    return Schedule(_Line(initial, final, over), clock)
 
 
 def value(hyperparameter: Any, counters: counters_lib.Counters | None = None) -> Any:

@@ -48,3 +48,12 @@ def test_mistakes_are_named():
         schedules.Schedule(0.5)
     with pytest.raises(ValueError, match="over=0; expected more than 0"):
         schedules.linear(1.0, 0.0, over=0)
+
+
+def test_a_line_is_shown_as_it_is_written():
+    assert repr(schedules.linear(3e-3, 0.0)) == "linear(0.003, 0.0)"
+    written = "linear(1.0, 0.1, over=10000, clock='global_timestep')"
+    assert repr(schedules.linear(1.0, 0.1, over=10_000, clock="global_timestep")) == written
+    assert repr(schedules.Schedule(abs, "global_step")).startswith(
+        "Schedule(<built-in function abs"
+    )
