@@ -203,7 +203,9 @@ class HostLoop:
             self.view.settle()  # somebody else may step them before the loop goes on
 
     def _count(self, transition: environment_view.Transition) -> int:
-        return int(transition.acted.sum()) if self._some_rest else self.view.num_envs
+        if self._some_rest:
+            return int(transition.acted.sum())
+        return self.view.num_envs * self.counters.workers
 
     def _store(
         self,

@@ -237,7 +237,8 @@ class InProcessEnvironments(EnvironmentView):
         return True
 
     def _reset_one(self, observation: Nest, index: int) -> None:
-        seed = worker.episode_seed(self.seed, index, self._episodes[index])
+        number = self.first_index + index
+        seed = worker.episode_seed(self.seed, number, self._episodes[index])
         self._episodes[index] += 1
         self._played.begin(index)
         try:
