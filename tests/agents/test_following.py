@@ -37,6 +37,7 @@ class Evaluates(pgest.BaseMonitor):
         self.book.add(monitor.Evaluation(None, context.step, 0, 0, {"return_mean": context.step}))
 
 
+@pytest.mark.slow
 def test_an_evaluator_evaluates_what_the_chief_has_trained(tmp_path, monkeypatch):
     train_spec = pgest.TrainSpec(CARTPOLE, max_steps=3)
     exporters = [pgest.BestExporter(), pgest.LatestExporter(), pgest.FinalExporter()]

@@ -118,6 +118,7 @@ def best(directory):
     return json.loads((directory / "best" / "best.json").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [pgest.Every(episodes=2), pgest.Every(steps=3)], ids=str)
 def test_hooks_and_curves_go_on_as_if_nothing_had_been(every, tmp_path):
     copies = CopiesLater(tmp_path)

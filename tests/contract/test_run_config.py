@@ -90,6 +90,7 @@ def test_one_clock_for_checkpoints():
         pgest.RunConfig(save_checkpoints_steps=1, save_checkpoints_secs=1)
 
 
+@pytest.mark.slow
 def test_threads_are_limited_before_tensorflow_starts_and_not_silently_later():
     """In a process of its own: TensorFlow makes its threads once."""
     program = textwrap.dedent(
