@@ -17,7 +17,8 @@ from tensorboard.compat.proto import event_pb2
 from pgest.variables import checkpoints as pgest_checkpoints
 from tests.agents import distributed_cases, distributed_reference
 
-pytestmark = pytest.mark.slow
+# One process of the tests, so that each set of workers is started once.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("workers")]
 COMPARED = ["a2c", "ppo", "vpg", "trpo", "lstm", "masks", "target_kl"]
 # Weights are around 1. The same rows in another order within each minibatch, on one worker, come to
 # 2e-7 after a hundred steps and more: float32 sums are rounded in another order, and that is all.
