@@ -16,6 +16,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from pgest.contract import callers
 from pgest.hooks import best_checkpoint, monitor
 from pgest.variables import checkpoints, whole_files
 
@@ -37,7 +38,12 @@ class Book:
 
     def evaluations(self) -> list[monitor.Evaluation]:
         """All that were made, oldest first."""
-        return [monitor.Evaluation(**made) for made in self._read(_EVALUATIONS) or []]
+        made = self._read(_EVALUATIONS)
+        try:
+            return [monitor.Evaluation(**each) for each in made or []]
+        except TypeError as error:
+            self._warn(_EVALUATIONS, error)
+            return []
 
     def written_at(self) -> int:
         """When an evaluation was last noted, in nanoseconds; 0: never."""
@@ -72,6 +78,15 @@ class Book:
                 return json.load(file)
         except FileNotFoundError:
             return None
+        except ValueError as error:  # bytes or JSON
+            self._warn(name, error)
+            return None
+
+    def _warn(self, name: str, error: Exception) -> None:
+        callers.warn(
+            f"{os.path.join(self.directory, name)!r} is damaged ({type(error).__name__}: {error}): "
+            "it counts as not written, and is replaced when it is due again."
+        )
 
     def _write(self, name: str, content: Any) -> None:
         os.makedirs(self.directory, exist_ok=True)

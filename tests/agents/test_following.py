@@ -94,3 +94,14 @@ def test_a_worker_that_is_alone_evaluates_by_itself(tmp_path, monkeypatch):
         new_agent(tmp_path), pgest.TrainSpec(CARTPOLE, max_steps=2), pgest.EvalSpec(CARTPOLE, **NOW)
     )
     assert results["global_step"] == 2
+
+
+@pytest.mark.parametrize("damaged", [b"", b"\xff\xfe", b"[1", b"3", b'[{"no": 1}]'])
+def test_damaged_evaluations_count_as_none_and_are_replaced(tmp_path, damaged):
+    book = following.Book(str(tmp_path), (3, None))
+    made = monitor.Evaluation(None, 1, 2, 3, {"return_mean": 4.0})
+    book.add(made)
+    (tmp_path / "evaluator" / "evaluations.json").write_bytes(damaged)
+    with pytest.warns(UserWarning, match=r"evaluations\.json' is damaged .* counts as not written"):
+        book.add(made)
+    assert book.evaluations() == [made]
