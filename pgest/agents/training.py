@@ -179,7 +179,9 @@ class HostTrainer:
 
     def state(self) -> dict[str, np.ndarray]:
         """Numbers by name, which bring a new trainer to where this one is."""
-        overlaps = self._agent.config.overlap_updates and self._operation_types is not None
+        # The first update of all does not overlap. A run that has gone on may have made none yet.
+        made_one = self._overlaps or self._operation_types is not None
+        overlaps = self._agent.config.overlap_updates and made_one
         state = {"overlaps": np.array(overlaps)}
         parts: dict[str, Any] = {"memory": self.memory.state(), "loop": self.loop.state()}
         parts["environments"] = self.view.state() or {}

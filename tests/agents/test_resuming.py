@@ -11,7 +11,13 @@ from gymnasium.vector import SyncVectorEnv
 import pgest
 from pgest import models, schedules
 from tests import model_fns
-from tests.agents.interrupted_runs import assert_same, middle, run_config, run_with_snapshots
+from tests.agents.interrupted_runs import (
+    Snapshots,
+    assert_same,
+    middle,
+    run_config,
+    run_with_snapshots,
+)
 
 
 def new_agent(directory, model_fn=model_fns.actor_critic, memory=None, overlap=False, **arguments):
@@ -72,6 +78,7 @@ KINDS = {
     "masked": ({}, Masked),
     "overlapped": ({"overlap": True}, cart_pole),
     "overlapped, several": ({"overlap": True}, several),
+    "overlapped, whole episodes": ({**BATCH, "overlap": True}, cart_pole),
     "PPO": (PPO, cart_pole),
     "PPO, overlapped": ({**PPO, "overlap": True}, cart_pole),
     "A2C with an LSTM, several": (LSTM, several),
@@ -111,6 +118,28 @@ def test_a_run_goes_on_bit_for_bit(kind, tmp_path, caplog):
 def test_every_kind_goes_on_bit_for_bit(kind, unit, tmp_path, caplog, monkeypatch):
     monkeypatch.setitem(KINDS, "in processes", ({}, asynchronous))
     _ends_equal(kind, unit, tmp_path, caplog)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["overlapped, whole episodes", "PPO, overlapped", "recurrent"])
+def test_a_run_that_has_gone_on_goes_on_once_more(kind, tmp_path):
+    """From checkpoints that the second process writes before its first update, and after it."""
+    arguments, environment = KINDS[kind]
+    agent = functools.partial(new_agent, **arguments)
+    limits = {"max_timesteps": 200}
+    whole, paths = run_with_snapshots(
+        agent, environment, tmp_path, pgest.Every(episodes=2), **limits
+    )
+    again = tmp_path / "again"
+    again.mkdir()
+    snapshots = Snapshots(again)
+    saver = pgest.CheckpointSaverHook(pgest.Every(episodes=1), listeners=[snapshots])
+    (path,) = middle(paths, 1)
+    agent(path).train(environment(), hooks=[saver], **limits)
+    for path in snapshots.paths[:3]:
+        third = agent(path)
+        third.train(environment(), **limits)
+        assert_same(whole, third)
 
 
 class Forgetful(gymnasium.Wrapper):
