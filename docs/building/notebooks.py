@@ -57,7 +57,7 @@ def _output(output: dict[str, Any]) -> str:
     for kind in ("image/png", "image/gif"):
         if kind in data:
             source = "".join("".join(data[kind]).split())
-            return _html(f'<img alt="" src="data:{kind};base64,{source}">')
+            return _html(f'<img alt="What the cell above draws" src="data:{kind};base64,{source}">')
     if "text/html" in data:
         return _html("".join(data["text/html"]))
     return _text("".join(data["text/plain"]))
