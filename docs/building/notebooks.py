@@ -6,6 +6,7 @@ runs them, all unless some are named, and stores their outputs: `make notebooks`
 runs none.
 """
 
+import base64
 import html
 import json
 import re
@@ -38,6 +39,15 @@ def markdown(notebook: dict[str, Any], name: str) -> str:
     return "\n\n".join([heading, f"This page is `examples/notebooks/{name}.ipynb`.", *rest]) + "\n"
 
 
+def picture(notebook: dict[str, Any]) -> bytes | None:
+    """The last picture among the outputs of a notebook, as PNG, for the gallery; None without."""
+    found = None
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", ()):
+            found = output.get("data", {}).get("image/png", found)
+    return None if found is None else base64.b64decode("".join(found))
+
+
 def _output(output: dict[str, Any]) -> str:
     if output["output_type"] == "error":
         return _text("".join(output["traceback"]))
@@ -47,7 +57,7 @@ def _output(output: dict[str, Any]) -> str:
     for kind in ("image/png", "image/gif"):
         if kind in data:
             source = "".join("".join(data[kind]).split())
-            return _html(f'<img alt="" src="data:{kind};base64,{source}">')
+            return _html(f'<img alt="What the cell above draws" src="data:{kind};base64,{source}">')
     if "text/html" in data:
         return _html("".join(data["text/html"]))
     return _text("".join(data["text/plain"]))
@@ -63,12 +73,16 @@ def _html(shown: str) -> str:
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Adds a page for each notebook; the navigation of mkdocs.yml names them."""
+    """Adds a page and a picture for each notebook; the navigation of mkdocs.yml names the pages."""
     from mkdocs.structure.files import File
 
     for path in sorted(FOLDER.glob("*.ipynb")):
-        content = markdown(json.loads(path.read_text(encoding="utf-8")), path.stem)
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        content = markdown(notebook, path.stem)
         files.append(File.generated(config, f"notebooks/{path.stem}.md", content=content))
+        shown = picture(notebook)
+        if shown is not None:
+            files.append(File.generated(config, f"notebooks/{path.stem}.png", content=shown))
     return files
 
 

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-import gymnasium
 
-from pgest.commands import options, run_directories
+from pgest.commands import options, run_directories, task_environments
 from pgest.hooks import filming
 
 _EPISODES = click.option("--episodes", type=click.IntRange(min=1), default=10, show_default=True)
@@ -29,7 +28,7 @@ def evaluate(run: Path, episodes: int, best: bool, as_json: bool) -> None:
     with options.told_plainly():
         found = run_directories.read(run)
         path = run_directories.checkpoint(found, best)
-        results = found.agent().evaluate(found.env_id, episodes, checkpoint_path=path)
+        results = found.agent().evaluate(found.played(), episodes, checkpoint_path=path)
     if as_json:
         click.echo(json.dumps(results))
         return
@@ -58,7 +57,7 @@ def export(run: Path, directory: Path, best: bool) -> None:
         path = run_directories.checkpoint(found, best)
         agent = found.agent()
         with contextlib.redirect_stdout(io.StringIO()):  # its table
-            agent.check(found.env_id, timesteps=0)  # tells the policy its spaces
+            agent.check(found.played(), timesteps=0)  # tells the policy its spaces
         written = agent.export_saved_model(directory, checkpoint_path=path)
     click.echo(written)
 
@@ -79,8 +78,8 @@ def enjoy(run: Path, episodes: int, best: bool, video: Path | None) -> None:
     with options.told_plainly():
         found = run_directories.read(run)
         path = run_directories.checkpoint(found, best)
-        environment: Any = gymnasium.make(
-            found.env_id, render_mode="human" if video is None else "rgb_array"
+        environment: Any = task_environments.made(
+            found.played(), render_mode="human" if video is None else "rgb_array"
         )
         if video is not None:
             environment = _filmed(environment, video)

@@ -14,7 +14,7 @@ import yaml
 
 from pgest import models
 from pgest.agents import agent as agent_lib
-from pgest.commands import task_settings
+from pgest.commands import task_environments, task_settings
 from pgest.environments import making
 from pgest.variables import checkpoints
 
@@ -63,8 +63,14 @@ class TrainingRun:
 
     def environments(self) -> Any:
         """New environments to train in."""
-        kind = self.settings.values.get("vectorization", "sync")
-        return making.make(self.env_id, num_envs=self.settings.num_envs, vectorization=kind)
+        values = self.settings.values
+        kind = values.get("vectorization", "sync")
+        trained_in = task_environments.environment(self.env_id, values, training=True)
+        return making.make(trained_in, num_envs=self.settings.num_envs, vectorization=kind)
+
+    def played(self) -> Any:
+        """What to play outside of training: an id or a factory, as `PGAgent.evaluate` takes it."""
+        return task_environments.environment(self.env_id, self.settings.values, training=False)
 
     def write(self) -> None:
         """Writes down what is run; an earlier run of the directory must have been the same.

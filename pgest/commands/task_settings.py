@@ -1,9 +1,11 @@
 """Settings of a task: YAML files, one an algorithm and task, and what they are made into.
 
 A file is flat: keys are the fields of the ready-made model and of `UpdateConfig`, those of the
-memory (`horizon`, `batch_size`, `episodes`), `num_envs`, `vectorization`, `timesteps`, and the
-fields of `RunConfig`. `linear(0.001)` is a schedule that falls to 0 over the run, and
-`linear(0.001, 0.0001)` one that ends elsewhere.
+memory (`horizon`, `batch_size`, `episodes`), `num_envs`, `vectorization`, `timesteps`, what is put
+around an environment (`preprocessing`, `frame_stack`), and the fields of `RunConfig`.
+`linear(0.001)` is a schedule that falls to 0 over the run, and `linear(0.001, 0.0001)` one that
+ends elsewhere. The file of an environment is `tuned/<algorithm>/<id>.yaml`; those of a namespace
+(`ALE/…`) share `tuned/<algorithm>/<namespace>/default.yaml`.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ MODELS: Mapping[str, type[models.PolicyGradientModel]] = {
 """The ready-made models by the names that `--algo` takes."""
 
 _MEMORY_KEYS = ("horizon", "batch_size", "episodes")
-_RUN_KEYS = ("num_envs", "vectorization", "timesteps", *_MEMORY_KEYS)
+_ENVIRONMENT_KEYS = ("preprocessing", "frame_stack")
+_RUN_KEYS = ("num_envs", "vectorization", "timesteps", *_ENVIRONMENT_KEYS, *_MEMORY_KEYS)
 _DEFAULT = "default"
 _LINEAR = re.compile(r"linear\(\s*([^,()]+?)\s*(?:,\s*([^,()]+?)\s*)?\)")
 
@@ -159,27 +162,44 @@ class Settings:
 
 
 def tasks() -> list[tuple[str, str]]:
-    """The (algorithm, environment id) that have settings of their own, in order."""
+    """The (algorithm, environment id) that have settings of their own, in order.
+
+    `ALE/*` stands for all environments of a namespace.
+    """
     found = []
     for algorithm in MODELS:
-        for file in (_folder() / algorithm).iterdir():
-            name = file.name.removesuffix(".yaml")
-            if name != _DEFAULT:
-                found.append((algorithm, name))
-    return sorted(found)
+        for entry in (_folder() / algorithm).iterdir():
+            if entry.is_dir():
+                files = [f"{entry.name}/{file.name}" for file in entry.iterdir()]
+                found += [(algorithm, name.replace(f"{_DEFAULT}.yaml", "*")) for name in files]
+            elif entry.name != f"{_DEFAULT}.yaml":
+                found.append((algorithm, entry.name))
+    return sorted((algorithm, name.removesuffix(".yaml")) for algorithm, name in found)
+
+
+def namespace(env_id: str) -> str:
+    """What stands before the / of an environment's id; "" without one.
+
+    >>> namespace("ALE/Breakout-v5"), namespace("ale_py:ALE/Breakout-v5"), namespace("CartPole-v1")
+    ('ALE', 'ALE', '')
+    """
+    return _without_module(env_id).rpartition("/")[0]
 
 
 def tuned(algorithm: str, env_id: str) -> Settings:
-    """The settings of a task; where it has none of its own, those that the algorithm starts from.
+    """The settings of a task: its own, those of its namespace, or those the algorithm starts from.
 
     Raises:
       SettingsError: there is no such algorithm.
     """
     if algorithm not in MODELS:
         raise SettingsError(f"There is no algorithm {algorithm!r}; expected {', '.join(MODELS)}.")
-    name = env_id if (algorithm, env_id) in tasks() else _DEFAULT
-    text = (_folder() / algorithm / f"{name}.yaml").read_text(encoding="utf-8")
-    source = f"tuned for {env_id}" if name == env_id else f"{algorithm.upper()}'s defaults"
+    known, source, name = tasks(), f"{algorithm.upper()}'s defaults", _DEFAULT
+    for task in (_without_module(env_id), f"{namespace(env_id)}/*"):
+        if (algorithm, task) in known:
+            source, name = f"tuned for {task}", task.replace("*", _DEFAULT)
+            break
+    text = _folder().joinpath(algorithm, *f"{name}.yaml".split("/")).read_text(encoding="utf-8")
     return Settings(algorithm, parsed(text, source), source)
 
 
@@ -267,6 +287,11 @@ def suggestion(key: str, known: Iterable[str]) -> str:
     """`: did you mean …?` where a known key is near."""
     near = difflib.get_close_matches(key, list(known), n=1)
     return f": did you mean {near[0]!r}?" if near else "."
+
+
+def _without_module(env_id: str) -> str:
+    """`ALE/Breakout-v5` of `ale_py:ALE/Breakout-v5`."""
+    return env_id.rpartition(":")[2]
 
 
 def _check_keys(values: Mapping[str, Any], known: list[str]) -> None:

@@ -75,7 +75,7 @@ def _train(run: run_directories.TrainingRun, given: dict[str, Any]) -> None:
     if given["eval_every"] is not None:
         every = hooks.Every(timesteps=given["eval_every"])
         episodes = given["eval_episodes"]
-        watching.append(hooks.EvaluationHook(run.env_id, every, episodes=episodes))
+        watching.append(hooks.EvaluationHook(run.played(), every, episodes=episodes))
     environments = run.environments()
     try:
         agent.train(environments, hooks=watching, max_timesteps=run.settings.timesteps)
@@ -88,7 +88,7 @@ def _train(run: run_directories.TrainingRun, given: dict[str, Any]) -> None:
         raise click.exceptions.Exit(options.INTERRUPTED) from None
     finally:
         environments.close()
-    results = agent.evaluate(run.env_id, episodes=given["eval_episodes"])
+    results = agent.evaluate(run.played(), episodes=given["eval_episodes"])
     click.echo(
         f"{run.directory}: greedy return {results['return_mean']:.1f} "
         f"± {results['return_std']:.1f} over {given['eval_episodes']} episodes "

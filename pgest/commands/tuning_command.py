@@ -142,7 +142,9 @@ class _Study:
         run.write()
         every = hooks.Every(timesteps=max(1, run.settings.timesteps // self._given["evaluations"]))
         episodes = self._given["eval_episodes"]
-        hook = hooks.OptunaPruningHook(trial, run.env_id, every, episodes=episodes, keep_best=True)
+        hook = hooks.OptunaPruningHook(
+            trial, run.played(), every, episodes=episodes, keep_best=True
+        )
         environments = run.environments()
         try:
             agent = run.agent()
@@ -150,7 +152,7 @@ class _Study:
         finally:
             environments.close()
         if hook.value is None:  # it had come to its end before
-            return float(agent.evaluate(run.env_id, episodes)["return_mean"])
+            return float(agent.evaluate(run.played(), episodes)["return_mean"])
         return hook.value
 
     def _training_run(self, directory: Path, params: dict[str, Any]) -> Any:

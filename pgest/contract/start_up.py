@@ -11,6 +11,7 @@ _ALWAYS_SAID = re.compile(
     r"All log messages before absl::InitializeLog|oneDNN custom operations are on"
     r"|Could not find cuda drivers|binary is optimized to use available CPU instructions"
     r"|To enable the following instructions"
+    r"|failed call to cuInit: .*\(303\)"  # there is no driver, as on each machine without a GPU
 )
 
 
@@ -34,17 +35,19 @@ def import_tensorflow() -> None:
     The lines would fill the first cell of a notebook, and stand above what a command prints. In
     other programs, and where the user has imported TensorFlow before, nothing is kept back.
     """
-    is_a_command = _is_a_command()
-    if is_a_command:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # what XLA says of its own work
-    if "tensorflow" in sys.modules or not (is_a_command or sys.modules.get("ipykernel")):
+    is_a_command, is_a_notebook = _is_a_command(), bool(sys.modules.get("ipykernel"))
+    if "tensorflow" in sys.modules or not (is_a_command or is_a_notebook):
         return
+    # What XLA says of its own work; in a command, warnings as well.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if is_a_command else "1")
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as said:
         os.dup2(said.fileno(), 2)
         try:
-            import tensorflow  # noqa: F401
+            import tensorflow
             import tf_keras  # noqa: F401
+
+            tensorflow.config.list_physical_devices("GPU")  # says now that there is no driver
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)

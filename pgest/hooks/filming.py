@@ -7,11 +7,14 @@ import subprocess
 from typing import Any
 
 import gymnasium
+import numpy as np
 
 from pgest.hooks import extras
 
 # What TensorBoard shows in a column: more would only be larger.
 _ANIMATION_FRAMES, _ANIMATION_WIDTH = 100, 320
+# Frames smaller than the first, such as MinAtar's of 10 × 10, are enlarged to the second.
+_TINY, _ENLARGED = 48, 128
 
 
 class Filmed(gymnasium.Wrapper):
@@ -77,7 +80,7 @@ class Filmed(gymnasium.Wrapper):
     def _write(self) -> None:
         if self._path is None:
             return
-        frame: Any = self.env.render()
+        frame = _pixels(self.env.render())
         if self._writer is None:
             height, width = frame.shape[:2]
             self.size = (width, height)
@@ -113,6 +116,16 @@ class Filmed(gymnasium.Wrapper):
         if done.returncode != 0 or not done.stdout:
             raise RuntimeError(f"ffmpeg made no GIF of {path}: {done.stderr.decode().strip()}")
         return done.stdout
+
+
+def _pixels(frame: Any) -> np.ndarray:
+    """A frame as uint8 `[height, width, 3]`; what renders floats has 1 for white."""
+    frame = np.asarray(frame)
+    if np.issubdtype(frame.dtype, np.floating):
+        frame = np.rint(np.clip(frame, 0.0, 1.0) * 255.0).astype(np.uint8)
+    side = min(frame.shape[:2])
+    times = 1 if side >= _TINY else -(-_ENLARGED // side)
+    return frame.repeat(times, axis=0).repeat(times, axis=1)
 
 
 def _unfinished(path: str) -> str:

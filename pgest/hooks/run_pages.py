@@ -149,9 +149,17 @@ def _shown(value: Any) -> bool | int | float | str | None:
 
 
 def _trial(model_dir: str) -> str:
-    """A run's name on the HParams page: what tells it from others comes first."""
+    """A run's name on the HParams page: what tells it from others comes first.
+
+    That is two folders, since `pgest train` calls its runs seed0, seed1, …; the page shows little
+    more of a name than that.
+
+    >>> _trial("/data/runs/ppo-CartPole-v1/seed0")
+    'ppo-CartPole-v1/seed0 (/data/runs)'
+    """
     folder, name = os.path.split(os.path.abspath(model_dir))
-    return f"{name} ({folder})"
+    above, within = os.path.split(folder)
+    return f"{os.path.join(within, name)} ({above})"
 
 
 def _cell(value: Any) -> str:

@@ -77,10 +77,11 @@ def test_rows_have_all_values_and_how_the_run_ended(ask, sweep):
         allowed_statuses=[api_pb2.STATUS_SUCCESS, api_pb2.STATUS_FAILURE, api_pb2.STATUS_UNKNOWN],
     )
     groups = ask(list_session_groups.Handler, request).session_groups
-    rows = {group.name: group for group in groups}
-    assert sorted(rows) == [f"{name} ({sweep})" for name in "abc"]
+    names = {f"{sweep.name}/{name} ({sweep.parent})": name for name in "abc"}
+    assert {group.name for group in groups} == set(names)
+    rows = {names[group.name]: group for group in groups}
     values = {
-        row[0]: {
+        row: {
             name: getattr(value, value.WhichOneof("kind")) for name, value in group.hparams.items()
         }
         for row, group in rows.items()
@@ -91,7 +92,7 @@ def test_rows_have_all_values_and_how_the_run_ended(ask, sweep):
     assert {name: values["b"][name] for name in wanted} == wanted
     wanted = {"algorithm": "VPG", "memory": "BatchMemory", "batch_size": 30, "seed": 1}
     assert {name: values["c"][name] for name in wanted} == wanted
-    ends = {row[0]: [session.status for session in group.sessions] for row, group in rows.items()}
+    ends = {row: [session.status for session in group.sessions] for row, group in rows.items()}
     success, failure = api_pb2.STATUS_SUCCESS, api_pb2.STATUS_FAILURE
     assert ends == {"a": [success], "b": [success], "c": [failure]}
 

@@ -190,8 +190,8 @@ def test_a_command_says_nothing_of_how_tensorflow_starts(script, tmp_path):
         command = [str(tmp_path / "pgest")]
         environment["PYTHONPATH"] = os.getcwd()
     done = subprocess.run(
-        [sys.executable, *command, "settings", "--algo", "ppo", "--env", "CartPole-v1"],
+        [sys.executable, *command, *TRAIN, "--timesteps", "32", "--model-dir", str(tmp_path)],
         capture_output=True, text=True, env=environment, check=True,
     )  # fmt: skip
-    assert done.stdout.startswith("# ppo on CartPole-v1")
+    assert done.stdout.startswith("Settings: tuned for CartPole-v1")
     assert done.stderr == ""

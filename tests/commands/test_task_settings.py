@@ -12,7 +12,7 @@ from pgest.commands.task_settings import Settings, SettingsError
 
 @pytest.mark.parametrize("algorithm, env_id", task_settings.tasks())
 def test_each_file_makes_a_model_and_an_update(algorithm, env_id):
-    assert env_id in gymnasium.registry
+    assert env_id in gymnasium.registry or env_id.endswith("/*")
     settings = task_settings.tuned(algorithm, env_id)
     assert settings.source == f"tuned for {env_id}"
     assert isinstance(settings.model(), task_settings.MODELS[algorithm])
@@ -25,6 +25,18 @@ def test_each_algorithm_has_defaults_for_other_tasks():
         settings = task_settings.tuned(algorithm, "Nowhere-v7")
         assert settings.source == f"{algorithm.upper()}'s defaults"
         settings.model(), settings.memory()
+
+
+@pytest.mark.parametrize("env_id", ["ALE/Breakout-v5", "ale_py:ALE/Breakout-v5"])
+def test_games_of_a_namespace_share_a_file(env_id):
+    settings = task_settings.tuned("ppo", env_id)
+    assert settings.source == "tuned for ALE/*"
+    assert settings.values["preprocessing"] == "atari" and settings.num_envs == 8
+    assert settings.memory().horizon == 128 and settings.update().minibatch_size == 256
+    # The convolutions are all that stands below the policy.
+    assert settings.model().share_network and settings.model().hidden_sizes == ()
+    assert task_settings.tuned("a2c", env_id).num_envs == 16
+    assert task_settings.tuned("trpo", env_id).source == "TRPO's defaults"
 
 
 def test_what_cartpole_uses_with_ppo():

@@ -100,6 +100,20 @@ def test_a_long_film_is_a_short_animation(tmp_path):
     assert gif.shape == (67, 320, 320, 3)  # each third of 500 times 500
 
 
+def test_small_frames_of_floats_are_enlarged(tmp_path):
+    class Small(Bars):
+        def render(self):
+            return np.full([10, 12, 3], 0.2)
+
+    environment = filming.Filmed(Small())
+    environment.film(tmp_path / "film.mp4")
+    environment.reset(seed=0)
+    environment.finish()
+    (frame,) = frames(tmp_path / "film.mp4")
+    assert frame.shape == (130, 156, 3)  # 13 times each
+    np.testing.assert_allclose(frame, 51, atol=4)  # 0.2 of 255
+
+
 def test_films_are_no_evaluations_and_films_of_broken_weights_are_not_made(tmp_path):
     hook, run = hooks.VideoHook(Bars, monitor.Every(steps=1)), Run(tmp_path)
     run.run_evaluation = lambda env, episodes, name: (env.reset(), {"return_mean": 0.0})[1]

@@ -106,8 +106,8 @@ CONVERTERS = OwnEnvironment(
 # Used beside the packages of the Python that runs the tests.
 SIMULATORS = OwnEnvironment(
     "simulators",
-    modules=("ale_py", "cv2", "mujoco"),
-    requirements=("gymnasium[atari,mujoco]>=1.1", "opencv-python-headless>=4.8"),
+    modules=("ale_py", "cv2", "minatar", "mujoco"),
+    requirements=("gymnasium[atari,mujoco]>=1.1", "opencv-python-headless>=4.8", "MinAtar>=1.0.15"),
 )
 # They ask for older versions of what is in pgest's own environment: python-dateutil, pandas.
 TRACKERS = OwnEnvironment(

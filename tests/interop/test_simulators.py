@@ -1,4 +1,4 @@
-"""Runs on MuJoCo and ALE go on from the simulators' own states, bit for bit."""
+"""Runs on MuJoCo and ALE go on from the simulators' own states, bit for bit; games by command."""
 
 import glob
 import os
@@ -53,3 +53,27 @@ def test_a_killed_run_on_a_simulator_ends_equal(name, start, tmp_path):
     printed = ended(start(*arguments, tmp_path / "killed", 1024))
     assert "; 0 timesteps of 0 environments played again" in printed
     assert printed.split()[-1] == whole
+
+
+def test_games_are_whole_where_policies_are_evaluated_and_lives_where_they_learn(start):
+    assert "5 lives, then 1" in ended(start("atari_lives.py"))
+
+
+@pytest.mark.parametrize(
+    "algo, env_id, settings",
+    [
+        ("ppo", "ALE/Breakout-v5", ["num_envs=2", "horizon=16", "minibatch_size=16"]),
+        ("a2c", "ALE/Pong-v5", ["num_envs=2", "vectorization=async"]),
+        ("ppo", "MinAtar/Breakout-v1", ["num_envs=2", "horizon=16", "minibatch_size=16"]),
+    ],
+)
+def test_a_command_trains_on_a_game(algo, env_id, settings, start, tmp_path):
+    arguments = ["train", "--algo", algo, "--env", env_id, "--timesteps", 96, "--eval-episodes", 1]
+    printed = ended(
+        start("command_line.py", *arguments, "--model-dir", tmp_path, "-p", *settings, "--quiet")
+    )
+    family = env_id.partition("/")[0]
+    assert f"tuned for {family}/*, changed" in printed and "over 1 episodes" in printed
+    video = tmp_path / "game.mp4"
+    ended(start("command_line.py", "enjoy", tmp_path / "seed0", "--video", video))
+    assert video.stat().st_size > 1_000

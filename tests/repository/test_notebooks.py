@@ -79,15 +79,32 @@ def test_the_page_of_a_notebook_has_its_outputs(monkeypatch):
         assert "\n\n" not in block.partition("</div>\n")[0], "Markdown would begin again"
 
 
+def test_the_gallery_shows_each_notebook_and_what_it_draws_last(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER.parent.parent / "docs" / "building")
+    import notebooks
+
+    gallery = (FOLDER.parent.parent / "docs" / "notebooks" / "index.md").read_text(encoding="utf-8")
+    for name in NOTEBOOKS:
+        notebook = json.loads((FOLDER / f"{name}.ipynb").read_text(encoding="utf-8"))
+        picture = notebooks.picture(notebook)
+        assert (picture is None) == (name == "export_and_serve")  # which draws nothing
+        kind = "svg" if picture is None else "png"
+        assert f"]({name}.{kind})]({name}.md)" in gallery
+        assert picture is None or picture.startswith(b"\x89PNG")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_the_notebook_runs(name, tmp_path):
+def test_the_notebook_runs(name, tmp_path, monkeypatch):
+    for variable in ("TF_CPP_MIN_LOG_LEVEL", "TF_ENABLE_ONEDNN_OPTS"):
+        monkeypatch.delenv(variable, raising=False)
     if name == "looking_into_a_run":
         pytest.importorskip("imageio_ffmpeg", reason="the extra video is not installed")
         pytest.importorskip("pygame")
     notebook = read(name, BUDGETS)
     client_of(notebook, tmp_path).execute()
     everything = "".join(shown(notebook))
+    assert "0000 00:00:" not in everything  # a line of TensorFlow's
     if name == "looking_into_a_run":
         assert everything.count('"image/png"') == 3 and "video/mp4" in everything
     if name == "export_and_serve":

@@ -94,7 +94,7 @@ def test_the_metadata_says_which_pythons_and_extras(metadata):
     assert pythons == {"3.10", "3.11", "3.12", "3.13"}
     assert set(metadata.get_all("Provides-Extra")) == {
         "envpool", "video", "plot", "tune", "wandb", "mlflow", "notebook", "mujoco", "box2d",
-        "atari", "docs", "dev", "peers",
+        "atari", "minatar", "docs", "dev", "peers",
     }  # fmt: skip
 
 
