@@ -231,7 +231,8 @@ class PGAgent:
         """Plays episodes and says how good they were.
 
         Args:
-          env: as for `train`. Environments that pgest makes play the same episodes each time.
+          env: as for `train`. Environments that pgest makes play the same episodes each time,
+            several at once in copies of an id or a factory (see "How a run flows").
           episodes: how many; shared out among the environments of a vector.
           checkpoint_path: evaluate these weights: a checkpoint, a directory (its newest), or
             "best" (what an `EvaluationHook` kept in `model_dir`); by default the present ones, in
