@@ -96,7 +96,7 @@ test: $(VENV)/.installed-dev  ## The fast tests.
 	@$(BIN)/python -m pytest -q -n $(WORKERS) -m "$(FAST)" $(PYTEST_ARGS)
 
 slow: $(VENV)/.installed-dev  ## The slow tests.
-	@$(BIN)/python -m pytest -q -n $(WORKERS) -m "slow and not learning and not interop" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup -m "slow and not learning and not interop" $(PYTEST_ARGS)
 
 learning: $(VENV)/.installed-dev  ## The tests that train until something has been learnt.
 	@$(BIN)/python -m pytest -q -n $(WORKERS) -m learning $(PYTEST_ARGS)

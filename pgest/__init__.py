@@ -4,12 +4,12 @@ Start with a `model_fn` that returns an `EstimatorSpec` (or a ready-made one, `m
 `PGAgent` that trains it on an environment. The names, in the order in which one meets them:
 
 Agent and contract
-    PGAgent, EstimatorSpec, Modes, RunConfig, UpdateConfig, EpisodeStatistics,
+    PGAgent, EstimatorSpec, Modes, RunConfig, UpdateConfig, EpisodeStatistics, WorkerLostError,
     train_and_evaluate, TrainSpec, EvalSpec, Exporter, BestExporter, LatestExporter, FinalExporter
 
 Inside a model_fn
     minimize, scope, get_global_step, get_global_timestep, get_global_episode,
-    get_observation_space, get_action_space
+    get_observation_space, get_action_space, mean_over_workers
 
 Memories
     BatchMemory, RolloutMemory
@@ -138,6 +138,7 @@ from pgest.variables.sharing import (
     get_observation_space,
     scope,
 )
+from pgest.variables.workers import WorkerLostError, mean_over_workers
 
 __version__ = "0.1.0"
 
@@ -205,6 +206,7 @@ __all__ = [
     "UpdateConfig",
     "VideoHook",
     "WandbHook",
+    "WorkerLostError",
     "__version__",
     "distributions",
     "evaluate",
@@ -219,6 +221,7 @@ __all__ = [
     "losses",
     "make",
     "materialize_saved_model",
+    "mean_over_workers",
     "measure_environments",
     "minimize",
     "models",

@@ -20,6 +20,7 @@ import tensorflow as tf
 from gymnasium import spaces
 
 from pgest import returns
+from pgest.variables import sharing
 
 _EPSILON = 1e-8
 
@@ -52,6 +53,7 @@ class RunningMoments:
 
     def __init__(self, shape: Any, *, name: str = "moments"):
         self.shape = tf.TensorShape(shape)
+        self._exchange = sharing.exchange_under_way()
         self.mean = _state(np.zeros(self.shape, np.float32), f"{name}_mean")
         # A checkpoint from before there was one has none: then it starts from 0, as it was.
         self.remainder = _state(np.zeros(self.shape, np.float32), f"{name}_mean_remainder")
@@ -80,10 +82,13 @@ class RunningMoments:
             )
         axes = list(range(leading))
         added = tf.reduce_prod(tf.shape(rows, out_type=tf.int64)[:leading])
-        count = self.count.read_value() + added
-        weight = tf.cast(added, tf.float64) / tf.cast(count, tf.float64)
         added_mean = tf.reduce_mean(rows, axes)
         added_variance = tf.reduce_mean(tf.square(rows - added_mean), axes)
+        if self._exchange is not None:
+            moments = (added, added_mean, added_variance)
+            added, added_mean, added_variance = self._exchange.moments(*moments)
+        count = self.count.read_value() + added
+        weight = tf.cast(added, tf.float64) / tf.cast(count, tf.float64)
         variance = tf.cast(self.variance.read_value(), tf.float64)
         mean = self.exact_mean()
         difference = added_mean - mean

@@ -14,7 +14,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 # Below it a variance is what rounding leaves of none.
-_NO_VARIANCE = 1e-20
+NO_VARIANCE = 1e-20
 
 
 def discounted_returns(
@@ -159,7 +159,7 @@ def explained_variance(prediction: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
     target = tf.convert_to_tensor(target)
     residual = target - tf.cast(prediction, target.dtype)
     variance = tf.math.reduce_variance(target)
-    varies = variance > _NO_VARIANCE
+    varies = variance > NO_VARIANCE
     unexplained = tf.math.reduce_variance(residual) / tf.where(varies, variance, 1.0)
     return tf.where(varies, 1.0 - unexplained, 0.0)
 

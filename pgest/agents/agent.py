@@ -93,7 +93,7 @@ class PGAgent:
         self._run: runs.Run | None = None
         self._evaluator = evaluator.Evaluator(self.model)
         self._policies: exports.AgentPolicies | None = None
-        self.events = EventWriters(self.model_dir)
+        self.events = EventWriters(self.model_dir if self.model.is_chief else None)
         self.stop_reason: str | None = None
 
     def __repr__(self) -> str:

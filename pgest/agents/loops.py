@@ -201,9 +201,10 @@ class HostLoop:
             self.view.settle()  # somebody else may step them before the loop goes on
 
     def _count(self, transition: environment_view.Transition) -> int:
+        if self.view.resets_take_steps:
+            return int(transition.acted.sum())
         # Of environments at rest too: what is drawn follows this count, whoever rests.
-        whole = not self.view.resets_take_steps
-        return self.view.num_envs if whole else int(transition.acted.sum())
+        return self.view.num_envs * self.counters.workers
 
     def _store(
         self,

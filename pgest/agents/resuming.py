@@ -84,12 +84,16 @@ def begin(
     if sizes is not None:
         event_files.cut_back(run.model_dir, sizes)
     run.turns.begin(hooks)
+    if run.agreement is not None:
+        run.agreement.begin(trainer)
     if path is not None:
         _restore(trainer, run, path, state)
     if memory is not None:
         run.turns.restore(memory)
         run.holds(path)
         run.turns.go_on()
+    if run.agreement is not None:
+        run.agreement.exchange()  # a hook may have asked to stop
 
 
 def _restore(trainer: Any, run: Any, path: str, state: Mapping[str, Any]) -> None:
@@ -98,11 +102,18 @@ def _restore(trainer: Any, run: Any, path: str, state: Mapping[str, Any]) -> Non
     # With other limits the run is another one, which is as far as `train` has published.
     if "limits" in state and np.array_equal(state["limits"], _limits(run)):
         run.agent.counters.progress.assign(state["progress"])
-    if not _OF_TRAINERS & state.keys():
+    found = bool(_OF_TRAINERS & state.keys())
+    if run.agreement is not None:  # episodes go on on every worker, or on none
+        found = run.agreement.all_of_us(found)
+    if not found:
         _LOGGER.info("Going on from %s; it holds no episodes under way, new ones begin.", counts)
         return
     start = time.perf_counter()
     why = trainer.restore(run, state)
+    if run.agreement is not None and not run.agreement.all_of_us(why is None) and why is None:
+        why = "those of another worker do not go on"
+        trainer.memory.clear()
+        trainer.forget_episode()
     seconds = time.perf_counter() - start
     if why is not None:
         callers.warn(

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pgest.agents import descriptions, event_files, resuming, turns
+from pgest.agents import agreement, descriptions, event_files, resuming, turns
 from pgest.contract import episodes as episodes_lib
 from pgest.contract import reports
 from pgest.hooks import monitor
+from pgest.variables import workers as workers_lib
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -28,11 +29,15 @@ class Run(monitor.RunContext):
       agent: the `PGAgent` that trains.
       environment: what the user gave.
       limits: absolute.
+
+    Attributes:
+      interrupt: the signal that ends the run, which this worker or another one got; None: none.
+      agreement: with the other workers; None where there are none.
     """
 
     def __init__(self, agent: Any, environment: Any, limits: monitor.Limits):
         super().__init__(
-            model_dir=agent.model_dir,
+            model_dir=agent.model_dir if agent.model.is_chief else None,
             config=agent.config,
             limits=limits,
             agent=agent,
@@ -42,10 +47,13 @@ class Run(monitor.RunContext):
         self._agent = agent
         self.turns = turns.Turns(self)
         self._left: dict[str, np.ndarray] | None = None  # when hooks were about to end
-        self._interrupt: int | None = None
+        self.interrupt: int | None = None
+        self.agreement: agreement.Agreement | None = None
         self._insisted = False
         self._handlers: dict[int, Any] = {}
         self.look()
+        if agent.model.workers is not None:
+            self.agreement = agreement.Agreement(agent.model.workers, self)
 
     def look(self) -> None:
         """Takes over the agent's counters."""
@@ -74,12 +82,25 @@ class Run(monitor.RunContext):
 
     def must_pause(self) -> bool:
         """Asked before each timestep: whether acting has to stop here."""
+        if self.agreement is not None:
+            return self.agreement.must_pause()
         if self._stop_reason is not None:
             return True
         counters, limits = self._agent.counters, self.limits
         return (limits.max_timesteps is not None and counters.timestep >= limits.max_timesteps) or (
             limits.max_episodes is not None and counters.episode >= limits.max_episodes
         )
+
+    def request_stop(self, reason: str = "") -> None:
+        """Asks the run to end; see `RunContext.request_stop`. Of several workers, all do."""
+        if self.agreement is None:
+            super().request_stop(reason)
+        else:
+            self.agreement.ask(reason)
+
+    def stop_with_others(self, reason: str) -> None:
+        """Ends the run, as all workers do now."""
+        super().request_stop(reason)
 
     @property
     def steps_left(self) -> int | None:
@@ -126,12 +147,14 @@ class Run(monitor.RunContext):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool:
-        passed_on = isinstance(error, KeyboardInterrupt) and self._interrupt is not None
+        passed_on = isinstance(error, KeyboardInterrupt) and self.interrupt is not None
         if passed_on and not self._insisted:
             # Ctrl-C in a terminal reaches the processes of an environment too, and comes back as
             # its error: the run was asked to end once, and does so in order.
             error = None
         self.error = error
+        if isinstance(error, workers_lib.WorkerLostError):
+            self.mark_unhealthy("another worker is lost, maybe amid an update")
         self.look()
         failures: list[BaseException] = []
         try:
@@ -153,8 +176,8 @@ class Run(monitor.RunContext):
             raise failures[0]
         for failure in failures:
             _LOGGER.error("A hook failed while the run was ending: %s", failure)
-        if self._interrupt is not None and error is None:
-            self._pass_on(self._interrupt)
+        if self.interrupt is not None and error is None:
+            self._pass_on(self.interrupt)
         return error is None
 
     def _leave(self) -> None:
@@ -165,6 +188,8 @@ class Run(monitor.RunContext):
         self._left = {}
         if self.was_broken_off:
             self._left = resuming.memory_of(self)
+        if self.error is None and self.turns.begun():
+            self.save_own()
 
     def _note_files(self) -> None:
         if self.turns.begun() and not self.was_broken_off:
@@ -173,11 +198,11 @@ class Run(monitor.RunContext):
     @property
     def was_broken_off(self) -> bool:
         """Whether an error or a signal ends it."""
-        return self.error is not None or self._interrupt is not None
+        return self.error is not None or self.interrupt is not None
 
     def _why(self, failure: BaseException | None) -> str:
         """Why the run ended, as one clause."""
-        if self._interrupt is not None and self.stop_reason is not None:
+        if self.interrupt is not None and self.stop_reason is not None:
             return self.stop_reason
         if failure is not None:
             return f"{type(failure).__name__}: {failure}"
@@ -195,7 +220,9 @@ class Run(monitor.RunContext):
         Where a person sits at the prompt, the prompt is what Ctrl-C asks for.
         """
         saved = "nothing is saved, there is no model_dir"
-        if self.model_dir is not None:
+        if not self._agent.model.is_chief:
+            saved = "the chief saves"
+        elif self.model_dir is not None:
             saved = f"the newest checkpoint is {self.newest_checkpoint}"
         _LOGGER.warning(
             "%s: the run ended after step %d; %s.", signal.Signals(number).name, self.step, saved
@@ -207,10 +234,10 @@ class Run(monitor.RunContext):
 
     def _interrupted(self, number: int, frame: FrameType | None) -> None:
         """Lets the step end first; a second signal does not wait."""
-        if self._interrupt is not None:
+        if self.interrupt is not None:
             self._insisted = True
             raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
-        self._interrupt = number
+        self.interrupt = number
         self.request_stop(f"{signal.Signals(number).name} was received")
 
     # --- what RunContext leaves to the run -----------------------------------------------------
@@ -244,6 +271,18 @@ class Run(monitor.RunContext):
         """Lets the next point open a new file, whichever run writes it."""
         super().drop_summary_writer()
         self._agent.events.drop()
+
+    @property
+    def has_saved(self) -> bool:
+        """Whether the newest checkpoint is of the present counters."""
+        counters = self._agent.counters
+        return self._saved_at == (counters.step, counters.timestep, counters.episode)
+
+    def save_own(self) -> None:
+        """Writes what this worker needs beside the chief's checkpoint."""
+        if self.agreement is not None:
+            agent = self._agent
+            agent._saved.save_own(lambda: resuming.state_of(agent._trainer, self))
 
     def holds(self, path: str | None) -> None:
         """Says that the checkpoint `path` is of this very moment."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from pgest.agents import directory_lock
 from pgest.contract import run_config
@@ -17,6 +18,7 @@ from pgest.tracing import model as model_lib
 from pgest.variables import checkpoints, store
 
 _LOGGER = logging.getLogger(__name__)
+_AT = "at"  # the three counters of a worker's own state
 
 
 class SavedState:
@@ -40,7 +42,7 @@ class SavedState:
     ):
         self._model = model
         self._model_dir = model_dir
-        self.lock = directory_lock.DirectoryLock(model_dir)
+        self.lock = directory_lock.DirectoryLock(model_dir if model.is_chief else None)
         if warm_start_from is not None:  # read later, maybe from another working directory
             warm_start_from = run_config.absolute(warm_start_from)
         self._warm_start_from = warm_start_from
@@ -74,7 +76,42 @@ class SavedState:
     def run_state(self) -> tuple[str | None, dict[str, np.ndarray]]:
         """The checkpoint that the model starts from, and what its run needs, until it is taken."""
         path = self._run_path
-        return path, {} if path is None else checkpoints.read_run(path)
+        if path is None:
+            return None, {}
+        return path, checkpoints.read_run(path) if self._model.is_chief else self._own_run()
+
+    def save_own(self, run: Callable[[], Mapping[str, np.ndarray]]) -> None:
+        """Writes what another worker than the chief needs beside the chief's checkpoint of now.
+
+        Args:
+          run: gives numbers by name, which `take_run` gives back where the counters are the same.
+        """
+        if self._model_dir is None or self._model.is_chief:
+            return
+        self._model.counters.publish()
+        checkpoints.save(
+            self._own_directory(),
+            self._model.counters.variables,
+            step=self._model.counters.step,
+            run={**run(), _AT: self._counts()},
+            keep_max=self._model.config.keep_checkpoint_max,
+        )
+
+    def _own_run(self) -> dict[str, np.ndarray]:
+        for path in reversed(checkpoints.all_checkpoints(self._own_directory())):
+            with contextlib.suppress(tf.errors.OpError, ValueError):  # one that is damaged
+                run = checkpoints.read_run(path)
+                if np.array_equal(run.get(_AT, ()), self._counts()):
+                    return run
+        return {}
+
+    def _own_directory(self) -> str:
+        rank = 0 if self._model.workers is None else self._model.workers.rank
+        return os.path.join(str(self._model_dir), "workers", str(rank))
+
+    def _counts(self) -> np.ndarray:
+        counters = self._model.counters
+        return np.array([counters.step, counters.timestep, counters.episode], np.int64)
 
     def take_run(self) -> tuple[str | None, dict[str, np.ndarray]]:
         """As `run_state`, once."""
@@ -88,7 +125,7 @@ class SavedState:
           run: gives numbers by name, which `take_run` gives back.
         """
         directory = self._model_dir
-        if directory is None:
+        if directory is None or not self._model.is_chief:
             return None
         broken = self._model.non_finite_variables()
         if broken:
@@ -191,6 +228,8 @@ class SavedState:
         def fitting(name: str, shape: tuple[int, ...]) -> np.ndarray | None:
             # What does not fit is listed as a whole once the model is built.
             value = checkpoints.value_of(name, values)
+            if self._model.workers is not None and name.startswith(checkpoints.ENVIRONMENT):
+                return None  # of the chief's environments; on every worker new episodes begin
             return None if value is None or value.shape != shape else value
 
         self._path, self._run_path, self._values = path, path, values

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pgest.agents import batch_specs, loops, runs, trainer
+from pgest.agents import agreement, batch_specs, loops, runs, trainer
 from pgest.contract import callers
 from pgest.environments import checking
 from pgest.environments import view as environment_view
 from pgest.hooks import defaults, monitor
 from pgest.memory import memory as memory_lib
 from pgest.tracing import acting, background, feeding, preparation, probing, updating
+from pgest.variables import checkpoints
 
 
 class HostTrainer:
@@ -32,6 +33,11 @@ class HostTrainer:
         self._given = given
         self.view = view
         self.memory = agent.memory
+        self._workers = agent.model.workers
+        if self._workers is not None:
+            view.first_index = self._workers.rank * view.num_envs
+            in_step = agreement.in_step(agent.memory, view)
+            agent.counters.workers = self._workers.count if in_step else 1
         view.reset(agent.counters.episode)
         view.observe()
         self.actor = acting.Actor(
@@ -53,6 +59,8 @@ class HostTrainer:
         self._updater = self._make_updater(None)
         self._summary_updater: tuple[Any, updating.Updater] | None = None  # and its writer
         self._operation_types: set[str] | None = None
+        self._writes_summaries = False
+        self._no_writer = tf.summary.create_noop_writer()
         self._background: background.BackgroundUpdates | None = None
         self._updating: runs.Run | None = None  # whose update is under way
         self._arguments: tuple[Any, ...] = ()  # what it was given
@@ -67,7 +75,8 @@ class HostTrainer:
 
     def all_hooks(self, given: Sequence[monitor.BaseMonitor]) -> list[monitor.BaseMonitor]:
         """The user's hooks, the spec's and the defaults, in the order to call them."""
-        return defaults.default_hooks(self._agent.config, [*given, *self._updater.graph.hooks])
+        hooks = defaults.default_hooks(self._agent.config, [*given, *self._updater.graph.hooks])
+        return agreement.every_workers(self._workers, hooks)
 
     def collect(self, run: runs.Run) -> None:
         """Acts until the memory has a batch or the run has to pause; ends the update under way."""
@@ -77,6 +86,8 @@ class HostTrainer:
         self._collect(run)
         self._finish(run)
         self.at_rest = True
+        if run.agreement is not None:
+            run.agreement.exchange()
 
     def _collect(self, run: runs.Run) -> None:
         counters = self._agent.counters
@@ -102,7 +113,8 @@ class HostTrainer:
     def ready(self, run: runs.Run) -> bool:
         """Whether an update comes next: a batch is there and nobody asked to stop."""
         left = run.steps_left
-        return self.memory.can_sample() and not run.should_stop and (left is None or left > 0)
+        there = self.memory.can_sample() if run.agreement is None else run.agreement.all_ready
+        return there and not run.should_stop and (left is None or left > 0)
 
     def update(self, run: runs.Run) -> None:
         """Takes the batch out of the memory and trains on it."""
@@ -115,14 +127,15 @@ class HostTrainer:
             self._check_first_batch(batch)
         run.before_update()
         updater = self._updater
-        if run.take_summary_request() and self._has_summaries():
+        wanted = run.take_summary_request()
+        if self._has_summaries() and agreement.any_wants(self._workers, wanted):
             updater = self._updater_with_summaries()
         counters = self._agent.counters
         counters.publish(run.progress, lambda v: updater.reads(v) or self.actor.program.reads(v))
         following = self.loop.following if self._following_spec else {}
         arguments = (batch, counters.step, run.steps_left, following)
         if updater is not self._updater or not self._overlaps:
-            self._updated(run, updater(*arguments))
+            self._updated(run, self._run_update(updater, arguments))
         else:
             may_be_last = run.may_end_within(updater.max_steps(batch))
             self._start(run, arguments)
@@ -132,6 +145,14 @@ class HostTrainer:
             self._overlaps = True
             self._background = background.BackgroundUpdates(self._updater)
         self.at_rest = True
+        if run.agreement is not None:
+            run.agreement.updated()
+
+    def _run_update(self, updater: updating.Updater, arguments: tuple[Any, ...]) -> Any:
+        if self._workers is None:
+            return updater(*arguments)
+        with self._workers.watched():
+            return updater(*arguments)
 
     def _start(self, run: runs.Run, arguments: tuple[Any, ...]) -> None:
         """Starts an update in the background."""
@@ -159,6 +180,8 @@ class HostTrainer:
         state = {"overlaps": np.array(overlaps)}
         parts: dict[str, Any] = {"memory": self.memory.state(), "loop": self.loop.state()}
         parts["environments"] = self.view.state() or {}
+        if self._workers is not None:
+            parts["own"] = {name: variable.numpy() for name, variable in self._own_variables()}
         if self._updating is not None:
             batch, _, _, following, timestep, episode = self._arguments
             leaves = enumerate(tf.nest.flatten((batch, following)))
@@ -195,12 +218,20 @@ class HostTrainer:
             if why is None:
                 observed = (self.actor.observation_spec, self.actor.mask_spec)
                 self.loop.restore(_part(state, "loop"), observed)
+                for name, variable in self._own_variables():
+                    if f"own/{name}" in state:
+                        variable.assign(state[f"own/{name}"])
                 return None
         except (KeyError, ValueError) as error:
             self.memory.clear()
             why = f"what the checkpoint holds of them does not fit ({error})"
         self.forget_episode()
         return why
+
+    def _own_variables(self) -> list[tuple[str, tf.Variable]]:
+        """Variables that are of this worker's environments, by name."""
+        variables = self._model.store.variables.items()
+        return [(n, v) for n, v in variables if n.startswith(checkpoints.ENVIRONMENT)]
 
     def _stored_spec(self) -> dict[str, Any]:
         """Specs of a timestep in the memory, `[T, B, ...]` by name."""
@@ -242,14 +273,17 @@ class HostTrainer:
         return loops.HostLoop(self.actor, self.view, self.memory, agent.counters, overlapped)
 
     def _has_summaries(self) -> bool:
-        types = self._operation_types or ()
-        return self._agent.config.save_histograms or probing.has_summaries(types)
+        return self._agent.config.save_histograms or self._writes_summaries
 
     def _updater_with_summaries(self) -> updating.Updater:
         writer = self._agent.summary_writer
-        if self._summary_updater is None or self._summary_updater[0] is not writer:
-            self._summary_updater = (writer, self._make_updater(writer))
-        return self._summary_updater[1]
+        if self._workers is not None:
+            writer = writer or self._no_writer  # which the chief alone has
+        known = self._summary_updater
+        # Workers trace alike, or their exchanges would not find each other.
+        if known is None or agreement.any_wants(self._workers, known[0] is not writer):
+            known = self._summary_updater = (writer, self._make_updater(writer))
+        return known[1]
 
     def examine(self, timesteps: int) -> checking.Examination:
         """Steps the environment with random actions; training starts a new episode."""
@@ -292,11 +326,14 @@ class HostTrainer:
         tensors = tf.nest.map_structure(tf.convert_to_tensor, dict(batch))
         features, labels, _ = prepare(tensors)
         piece = None if recurrent else config.minibatch_size
-        writer = self._agent.summary_writer or tf.summary.create_noop_writer()
+        writer = self._agent.summary_writer or self._no_writer
         with writer.as_default(step=0), tf.summary.record_if(True):
             self._operation_types = probing.check_log_probabilities(
                 self._model, features, labels, piece, compare=not self._holds_older
             )
+        # The chief alone has a writer, without which a model_fn shows no summaries.
+        found = probing.has_summaries(self._operation_types)
+        self._writes_summaries = agreement.any_wants(self._workers, found)
         trainer.write_graph(self._agent, self._updater.graph)
 
     def _check_first_episodes(self) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pgest.agents import agent as agent_lib
-from pgest.agents import runs
-from pgest.contract import foreign_names
+from pgest.agents import following, runs
+from pgest.contract import foreign_names, run_config
 from pgest.hooks import defaults, evaluation, intervals, monitor
 from pgest.saved_policies import exporters as exporters_lib
 
@@ -99,15 +100,20 @@ def train_and_evaluate(
 ) -> tuple[dict[str, float], list[Any]]:
     """Trains, evaluates by turns, keeps the best checkpoint and exports.
 
-    It all happens in this process. An evaluation is due at each checkpoint of the agent's
-    `RunConfig` (`save_checkpoints_steps` and the like), as far as `throttle_secs` and
-    `start_delay_secs` allow, and at the end; a checkpoint holds what was evaluated. The results
-    are where an `EvaluationHook` puts them: `model_dir/eval/`, `model_dir/best/`,
-    `RunContext.evaluations`, so hooks that stop a run on evaluations go in `train_spec.hooks`.
-    Exports are in `model_dir/export/<exporter's name>/`.
+    It all happens in this process, unless TF_CONFIG names a cluster (below). An evaluation is due
+    at each checkpoint of the agent's `RunConfig` (`save_checkpoints_steps` and the like), as far as
+    `throttle_secs` and `start_delay_secs` allow, and at the end; a checkpoint holds what was
+    evaluated. The results are where an `EvaluationHook` puts them: `model_dir/eval/`,
+    `model_dir/best/`, `RunContext.evaluations`, so hooks that stop a run on evaluations go in
+    `train_spec.hooks`. Exports are in `model_dir/export/<exporter's name>/`.
 
     Where the limits are reached already nothing is trained; it is evaluated and exported as at the
     end. Started again after a kill, a run goes on as `PGAgent.train` does.
+
+    In a cluster each process has its part, by `RunConfig.task_type`: a "chief" and the workers
+    train (`RunConfig(train_distribute=…)`), and an "evaluator" follows their checkpoints in
+    `model_dir`, which all of them see: it evaluates, keeps the best and exports, until training has
+    ended. Hooks of the training that stop on evaluations see those of the evaluator.
 
     Args:
       agent: the agent.
@@ -116,11 +122,12 @@ def train_and_evaluate(
 
     Returns:
       The results of the last evaluation, and what the exporters returned for it when training had
-      ended, without the None of those that exported nothing.
+      ended, without the None of those that exported nothing. Nothing on a chief or worker.
 
     Raises:
       TypeError: an argument is of another type.
-      ValueError: there are exporters and no `model_dir`.
+      ValueError: there are exporters and no `model_dir`, or the process has no part in the
+        cluster that it could take.
 
     Example:
 
@@ -142,6 +149,9 @@ def train_and_evaluate(
             "EvalSpec has exporters, and the agent has no model_dir to export to: "
             "PGAgent(..., model_dir='runs/name')."
         )
+    # A worker that is alone evaluates by itself, as a process without a cluster does.
+    if agent.config.task_type != "worker" or agent.config.num_worker_replicas > 1:
+        return _take_part(agent, train_spec, eval_spec)
     evaluating = _EvaluatingHook(eval_spec, defaults.checkpoint_clock(agent.config))
     agent.train(
         train_spec.env,
@@ -152,6 +162,62 @@ def train_and_evaluate(
     if evaluating.results is None:
         return _evaluated(agent, eval_spec)
     return evaluating.results, evaluating.exports
+
+
+def _take_part(
+    agent: agent_lib.PGAgent, train_spec: TrainSpec, eval_spec: EvalSpec
+) -> tuple[dict[str, float], list[Any]]:
+    """This process's part in a cluster."""
+    config, model_dir = agent.config, agent.model_dir
+    _check_part(config, model_dir)
+    limits = (train_spec.max_steps, train_spec.max_timesteps)
+    book = following.Book(str(model_dir), limits)
+    if config.task_type == run_config.EVALUATOR:
+        time.sleep(eval_spec.start_delay_secs)
+        follower = following.Follower(book, str(model_dir), eval_spec.name, eval_spec.throttle_secs)
+        return follower.follow(
+            lambda path: _evaluated_at(agent, eval_spec, path),
+            lambda path, results, last: _exported(agent, eval_spec, path, results, is_final=last),
+        )
+    if config.is_chief:
+        book.begin()
+    agent.train(
+        train_spec.env,
+        hooks=[following.TakeEvaluationsHook(book), *train_spec.hooks],
+        max_steps=train_spec.max_steps,
+        max_timesteps=train_spec.max_timesteps,
+    )
+    if config.is_chief:
+        book.end(agent.latest_checkpoint())
+    return {}, []
+
+
+def _check_part(config: run_config.RunConfig, model_dir: str | None) -> None:
+    kind, count = config.task_type, config.num_worker_replicas
+    if model_dir is None:
+        raise ValueError(
+            f"train_and_evaluate runs as {kind} of a cluster, and the agent has no model_dir: give "
+            "RunConfig(model_dir=…) a directory that all processes see."
+        )
+    if kind == run_config.EVALUATOR:
+        return
+    if kind not in ("chief", "master", "worker"):
+        raise ValueError(
+            f"TF_CONFIG has the task {kind!r}; train_and_evaluate has parts for a chief, workers "
+            "and an evaluator."
+        )
+    if count > 1 and config.train_distribute is None:
+        raise ValueError(
+            f"TF_CONFIG names {count} processes that train, and RunConfig has no train_distribute: "
+            "RunConfig(train_distribute=tf.distribute.MultiWorkerMirroredStrategy())."
+        )
+
+
+def _evaluated_at(agent: agent_lib.PGAgent, spec: EvalSpec, path: str) -> dict[str, float]:
+    results = agent.evaluate(spec.env, spec.episodes, path, spec.name, hooks=spec.hooks)
+    if spec.exporters:
+        agent._agent_policies(spec.env)  # exporters are not given the environment
+    return results
 
 
 def _evaluated(agent: agent_lib.PGAgent, spec: EvalSpec) -> tuple[dict[str, float], list[Any]]:

@@ -6,9 +6,13 @@ import dataclasses
 import numbers
 import os
 import warnings
+from typing import Any
 
 import tensorflow as tf
 
+from pgest.variables import workers
+
+EVALUATOR = "evaluator"  # the `task_type` of who evaluates beside those who train
 # TensorFlow reads checkpoints by pattern: what it has written under such a name it does not find.
 _PATTERN_CHARACTERS = "*?[\\"
 
@@ -51,6 +55,9 @@ class RunConfig:
         clipping and of the actions, each time that a summary is written. Such an update takes
         longer. In-graph environments write none.
       save_graph: TensorBoard also gets the graph of a training step, once, before the first.
+      train_distribute: a `tf.distribute.MultiWorkerMirroredStrategy`, made before anything else
+        uses TensorFlow: the processes that the environment variable TF_CONFIG names train one
+        model together. Each has its own environments; counters and limits are of all of them.
 
     Raises:
       ValueError: a value is out of range, or two of `save_checkpoints_*` are given.
@@ -77,6 +84,7 @@ class RunConfig:
     overlap_updates: bool = False
     save_histograms: bool = False
     save_graph: bool = False
+    train_distribute: Any = None
 
     def __post_init__(self) -> None:
         clocks = ("save_checkpoints_steps", "save_checkpoints_secs", "save_checkpoints_episodes")
@@ -107,6 +115,33 @@ class RunConfig:
             raise ValueError(
                 f"RunConfig.jit_compile is {self.jit_compile!r}; expected 'auto', True or False."
             )
+        _check_strategy(self)
+
+    @property
+    def task_type(self) -> str:
+        """What this process is in its cluster: "chief", "worker", …; "worker" without one."""
+        return self._task.kind
+
+    @property
+    def task_id(self) -> int:
+        """The number of this process among those of its `task_type`."""
+        return self._task.index
+
+    @property
+    def num_worker_replicas(self) -> int:
+        """How many processes train, the chief among them; 1 without a cluster."""
+        return self._task.num_workers
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes checkpoints; that of the first worker where none is chief."""
+        return self._task.rank == 0
+
+    @property
+    def _task(self) -> workers.Task:
+        if self.train_distribute is None:
+            return workers.Task.of_environment()
+        return workers.task_of(self.train_distribute)
 
 
 def _check_number(name: str, value: object, smallest: float, optional: bool = True) -> None:
@@ -121,6 +156,56 @@ def _check_number(name: str, value: object, smallest: float, optional: bool = Tr
     if not float(value) >= smallest:  # NaN is not
         wanted = "0 or more" if smallest == 0 else "more than 0"
         raise ValueError(f"RunConfig.{name} is {value}; expected {wanted}.")
+
+
+def _check_strategy(config: RunConfig) -> None:
+    """Raises unless training can be distributed as `config` says, if it says so at all."""
+    strategy = config.train_distribute
+    if strategy is None:
+        return
+    name, start = type(strategy).__name__, "RunConfig.train_distribute is"
+    wanted = "expected a tf.distribute.MultiWorkerMirroredStrategy"
+    if isinstance(strategy, type):
+        raise TypeError(f"{start} the class {strategy.__name__}; make one: {strategy.__name__}().")
+    if "ParameterServer" in name:
+        raise ValueError(
+            f"{start} a {name}; {wanted}: gradients of old weights, as parameter servers get them, "
+            "are not built."
+        )
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        more = ""
+        if isinstance(strategy, (tf.distribute.MirroredStrategy, tf.distribute.OneDeviceStrategy)):
+            more = " Several GPUs in one process are not used: start a process for each."
+        raise TypeError(f"{start} {strategy!r}, a {name}; {wanted}.{more}")
+    _check_cluster(config, strategy.num_replicas_in_sync, workers.task_of(strategy))
+
+
+def _check_cluster(config: RunConfig, replicas: int, task: workers.Task) -> None:
+    """Raises unless a process can train as `task`, with as many replicas in all."""
+    start = "RunConfig.train_distribute is"
+    if task.rank is None:
+        raise ValueError(
+            f"{start} given in a process of the kind {task.kind!r}, which does not train: make a "
+            "strategy only where RunConfig().task_type is 'chief' or 'worker'."
+        )
+    if replicas != task.num_workers:
+        raise ValueError(
+            f"{start} of {replicas} replicas in {task.num_workers} processes; expected one a "
+            "process: several GPUs in one process are not used, so start a process for each GPU, "
+            "with CUDA_VISIBLE_DEVICES."
+        )
+    if task.num_workers == 1:
+        return
+    if config.overlap_updates:
+        raise ValueError(
+            "RunConfig got train_distribute and overlap_updates: an update that several workers "
+            "make together cannot run in a thread beside the acting; leave overlap_updates out."
+        )
+    if config.jit_compile is True:
+        raise ValueError(
+            "RunConfig got train_distribute and jit_compile=True: XLA cannot compile an update in "
+            "which workers exchange numbers; leave jit_compile out, and it compiles the acting."
+        )
 
 
 def resolved(config: RunConfig | None, model_dir: str | os.PathLike[str] | None) -> RunConfig:

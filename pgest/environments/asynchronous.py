@@ -49,7 +49,7 @@ class ProcessEnvironments(VectorEnvironments):
         self._episodes[:] = episode
         self._ended = np.zeros(self.num_envs, np.bool_)
         self._played = type(self._played)(self.num_envs)
-        options = {worker.RESEED: (self.seed, [int(episode)] * self.num_envs)}
+        options = {worker.RESEED: (self.seed, [int(episode)] * self.num_envs, self.first_index)}
         self._reset(options, np.ones(self.num_envs, np.bool_))
 
     @override
@@ -81,7 +81,8 @@ class ProcessEnvironments(VectorEnvironments):
         if why is not None:
             return why
         again = self._played
-        options: dict[str, Any] = {worker.RESEED: (self.seed, (state["episodes"] - 1).tolist())}
+        seeds = (self.seed, (state["episodes"] - 1).tolist(), self.first_index)
+        options: dict[str, Any] = {worker.RESEED: seeds}
         if "lengths" in state:
             again = played.Played(self.num_envs)
             again.restore(self._actions, state)

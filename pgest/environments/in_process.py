@@ -277,7 +277,7 @@ class InProcessEnvironments(EnvironmentView):
     def _seed_of(self, index: int) -> int | None:
         """The seed of the episode that begins in an environment, which is counted here."""
         episode, self._episodes[index] = self._episodes[index], self._episodes[index] + 1
-        return worker.episode_seed(self.seed, index, episode)
+        return worker.episode_seed(self.seed, self.first_index + index, episode)
 
     def _follow_mask(
         self, index: int, info: dict[str, Any], terminated: bool = False, truncated: bool = False

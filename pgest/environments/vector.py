@@ -222,11 +222,12 @@ class VectorEnvironments(EnvironmentView):
     def _reset_seed(self, mask: np.ndarray) -> Any:
         if self.seed is None or self._is_envpool:
             return None
+        first = self.first_index
         if not self._takes_seeds:  # one for everything, and only where everything resets
-            whole = worker.episode_seed(self.seed, 0, int(self._episodes[0]))
+            whole = worker.episode_seed(self.seed, first, int(self._episodes[0]))
             return whole if mask.all() else None
         return [
-            worker.episode_seed(self.seed, index, int(self._episodes[index]))
+            worker.episode_seed(self.seed, first + index, int(self._episodes[index]))
             if mask[index]
             else None
             for index in range(self.num_envs)

@@ -93,6 +93,8 @@ class EnvironmentView(abc.ABC):
         owned: Whether pgest made the environments.
         seed: The seed that reset seeds are made from; None: unseeded.
         timestep: How many timesteps were taken through this view, over all B environments.
+        first_index: The index of the first environment, for its seeds: that of a second worker
+            are told apart from those of the first.
         action_mask: bool ``[B, n]`` (or a tuple of them), True where an action is allowed; belongs
             to the last ``observe()``; None where the environment offers none. An environment
             offers one in ``info["action_mask"]`` or through a method ``action_masks()``.
@@ -120,6 +122,7 @@ class EnvironmentView(abc.ABC):
         self.owned = owned
         self.seed = checked_seed(seed)
         self.timestep = 0
+        self.first_index = 0
         self.action_mask: Nest | None = None
         self._next_mask: Nest | None = None
         self._observations = environment_spaces.batched(

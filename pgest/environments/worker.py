@@ -23,7 +23,7 @@ from pgest.environments.spaces import Misfit, batched
 
 BLOCK = 64  # how many seeds are made at once
 _blocks: dict[tuple[int, int, int], list[int]] = {}  # by (seed, index, episode // BLOCK)
-RESEED = "pgest_reseed"  # the key of (seed, episodes) in the options of a full reset
+RESEED = "pgest_reseed"  # the key of (seed, episodes, first index) in the options of a full reset
 # The keys of (actions, rewards) of each environment, or of its state, in the same options.
 PLAY_AGAIN, TAKE_STATE = "pgest_play_again", "pgest_take_state"
 # The keys of what that led to in an info: what went wrong, and whether the observation is of it.
@@ -75,6 +75,7 @@ class WorkerEnvironment(gymnasium.Wrapper):
         super().__init__(env)
         self._index = index
         self._seed: int | None = None
+        self._first_index = 0
         self._episode = 0
         self._observations = batched(env.observation_space, 1, "observation_space")
         self._masks = None
@@ -88,10 +89,10 @@ class WorkerEnvironment(gymnasium.Wrapper):
         options = dict(options or {})
         self._episode += 1
         if RESEED in options:
-            self._seed, episodes = options.pop(RESEED)
+            self._seed, episodes, self._first_index = options.pop(RESEED)
             self._episode = episodes[self._index]
         played, states = options.pop(PLAY_AGAIN, None), options.pop(TAKE_STATE, None)
-        seed = episode_seed(self._seed, self._index, self._episode)
+        seed = episode_seed(self._seed, self._first_index + self._index, self._episode)
         try:
             observation, info = reset_values(self.env.reset(seed=seed, options=options or None))
             if played is not None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 import operator
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
-
-import numpy as np
 
 _COUNTER_OF_UNIT = {"steps": "step", "timesteps": "timestep", "episodes": "episode"}
 
@@ -181,7 +180,7 @@ def finite_number(what: str, value: Any, advice: str = "") -> float:
       >>> finite_number("threshold", 475)
       475.0
     """
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(
             f"{what} takes a finite number; got {value!r} of type {type(value).__name__}."
         )

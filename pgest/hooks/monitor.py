@@ -317,6 +317,8 @@ class BaseMonitor:
     after an error, which is then in `context.error`; an error raised in an `end` is passed on
     once the other hooks have ended. Acting runs no hook.
 
+    Where several workers train one model, hooks run on the chief alone, unless `every_worker`.
+
     A hook may serve several runs one after the other; `begin` starts it afresh. What it has to
     remember of a run that is killed and goes on, `state` gives and `restore` takes.
 
@@ -334,6 +336,10 @@ class BaseMonitor:
       >>> hook.after_run(context)
       25 0.5
     """
+
+    # Whether the hook runs on every worker. There `context.model_dir` is None but on the chief, and
+    # what the hook assigns to variables has to be the same on all of them.
+    every_worker = False
 
     def begin(self, context: RunContext) -> None:
         """Called once, when the counters have been restored and nothing has been done yet."""

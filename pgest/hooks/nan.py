@@ -40,6 +40,9 @@ class NanTensorHook(monitor.BaseMonitor):
       >>> hook = NanTensorHook(ignore=["value/explained_variance"])
     """
 
+    # Metrics are those of all workers, so all of them end in the same update.
+    every_worker = True
+
     @foreign_names.told
     def __init__(self, fail_on_nan_loss: bool = True, *, ignore: Sequence[str] = ()) -> None:
         if isinstance(ignore, str):

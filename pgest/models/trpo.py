@@ -13,7 +13,7 @@ from pgest import losses
 from pgest.contract import foreign_names
 from pgest.memory import memory
 from pgest.models import policy_gradient
-from pgest.variables import sharing
+from pgest.variables import sharing, workers
 
 # As in sb3-contrib: a residual whose squared norm is smaller counts as none.
 _RESIDUAL_TOLERANCE = 1e-10
@@ -143,14 +143,14 @@ class TRPO(policy_gradient.PolicyGradientModel):
                 hidden, _ = self.network(part_features)
                 value = self.value(hidden, part_features)
                 error = losses.value_loss(value, part_labels["value_target"])
-            gradients = tape.gradient(error, critic)
+            gradients = workers.means_over_workers(tape.gradient(error, critic))
             with build.applying("critic_optimizer"):
                 applied = optimizer.apply_gradients(zip(gradients, critic, strict=True))
             with tf.control_dependencies([applied]):
                 return minibatch + 1, order
 
         def fit_all(number: tf.Tensor) -> tuple[tf.Tensor]:
-            order = rows.shuffled(build.store.seed, number)
+            order = rows.shuffled(build, number)
             done, _ = tf.while_loop(lambda i, _: i < rows.minibatches, fit, (0, order))
             with tf.control_dependencies([done]):
                 return (number + 1,)
@@ -188,13 +188,17 @@ class _Policy:
     def surrogate_and_gradient(self) -> tuple[tf.Tensor, tf.Tensor]:
         """The surrogate, a scalar, and its gradient, flat."""
         surrogate, gradients = self._surrogate_gradients()
-        return surrogate, _flat(gradients)
+        surrogate, gradient = workers.means_over_workers([surrogate, _flat(gradients)])
+        return surrogate, gradient
 
     def surrogate_and_divergence(self) -> tuple[tf.Tensor, tf.Tensor]:
         """The surrogate, and the mean divergence from the policy that acted."""
         distribution = self._distribution()
         surrogate = self._model.surrogate(distribution, self._labels)
-        return surrogate, self._divergence(distribution)
+        surrogate, divergence = workers.means_over_workers(
+            [surrogate, self._divergence(distribution)]
+        )
+        return surrogate, divergence
 
     def fisher_vector_product(self, vector: tf.Tensor) -> tf.Tensor:
         """The Fisher matrix times a flat vector.
@@ -210,7 +214,7 @@ class _Policy:
             slope = tf.add_n(
                 [tf.reduce_sum(g * part) for g, part in zip(gradients, parts, strict=True)]
             )
-        return _flat(outer.gradient(slope, self.variables))
+        return workers.mean_over_workers(_flat(outer.gradient(slope, self.variables)))
 
     def flat_weights(self) -> tf.Tensor:
         """The weights as they are, flat."""
@@ -263,13 +267,16 @@ class _Rows:
         self._count = target.shape[0] if target.shape[0] is not None else tf.shape(target)[0]
         self.minibatches: Any = 1 if size is None else -(-self._count // size)
 
-    def shuffled(self, seed: int, number: tf.Tensor) -> tf.Tensor:
+    def shuffled(self, build: sharing.Build, number: tf.Tensor) -> tf.Tensor:
         """The order of pass `number`: int32, as long as all minibatches together."""
         if self._size is None:
             return tf.zeros([0], tf.int32)
         step = tf.cast(sharing.get_global_step().read_value(), tf.int32)
-        stream = tf.constant(seed ^ _SHUFFLE_STREAM, tf.int32) + number
-        keys = tf.random.stateless_uniform([self._count], tf.stack([stream, step]))
+        stream = tf.constant(build.store.seed ^ _SHUFFLE_STREAM, tf.int32) + number
+        seed = tf.stack([stream, step])
+        if build.exchange is not None:
+            seed = tf.random.experimental.stateless_fold_in(seed, build.exchange.workers.rank)
+        keys = tf.random.stateless_uniform([self._count], seed)
         order = tf.argsort(keys)
         places = tf.range(self.minibatches * self._size) % self._count
         return tf.gather(order, places)

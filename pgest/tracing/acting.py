@@ -220,13 +220,19 @@ class Actor:
             features["action_mask"] = mask
         if self.recurrent:
             features["policy_state"] = reset_rows(state, reset)
+        workers = self._model.workers if self._trains else None
+        count, rank = (1, 0) if workers is None else (workers.count, workers.rank)
         # Told to what draws once in a while; a program for any number of rows counts nothing.
-        self._model.store.acting = None if self.num_envs is None else (timestep, self.num_envs)
+        if self.num_envs is not None:
+            self._model.store.acting = (timestep, self.num_envs * count, rank)
         try:
             spec = self._call(features)
         finally:
             self._model.store.acting = None
-        return self._outputs(spec, sampling_seed(self._model.seed, timestep))
+        seed = sampling_seed(self._model.seed, timestep)
+        if workers is not None:
+            seed = tf.random.experimental.stateless_fold_in(seed, rank)
+        return self._outputs(spec, seed)
 
     def values(
         self, observation: Any, mask: Any, state: Any, timestep: tf.Tensor | int = 0

@@ -11,6 +11,7 @@ import tensorflow as tf
 from pgest.contract import model_fn as model_fn_lib
 from pgest.contract import run_config
 from pgest.variables import counters, sharing, store
+from pgest.variables import workers as workers_lib
 
 Modes = model_fn_lib.Modes
 SEED = store.SEED
@@ -23,7 +24,10 @@ class Model:
       model_fn: the user's function, wrapped.
       params: hyper-parameters for it.
       config: the run's configuration.
-      seed: of this run; initial values are a function of it.
+      seed: of this run; initial values are a function of it. Of several workers the chief's.
+
+    Attributes:
+      workers: those of the run; None where this process is the only one.
     """
 
     def __init__(
@@ -35,6 +39,9 @@ class Model:
     ):
         self.model_fn = model_fn
         self.config = config
+        self.workers = workers_lib.Workers.of(config.train_distribute)
+        if self.workers is not None:
+            seed = int(self.workers.of_chief([seed])[0])
         # Saved, so that a run without a seed of the user's goes on with the one that was drawn.
         with tf.init_scope():
             self._saved_seed = tf.Variable(seed, trainable=False, dtype=tf.int64, name=SEED)
@@ -53,20 +60,32 @@ class Model:
         """Of this run: all randomness is a function of it and of the counters."""
         return self.store.seed
 
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes what there is to write."""
+        return self.workers is None or self.workers.is_chief
+
     def take_seed(self, seed: int) -> None:
         """Goes on with the seed of a checkpoint; before anything is built."""
         self.store.seed = seed
         self._saved_seed.assign(seed)
 
     def call(
-        self, features: Any, labels: Any, mode: Modes, *, rooted: bool = True
+        self,
+        features: Any,
+        labels: Any,
+        mode: Modes,
+        *,
+        rooted: bool = True,
+        exchange: workers_lib.Exchange | None = None,
     ) -> tuple[model_fn_lib.EstimatorSpec, sharing.Build]:
         """Calls the model_fn in the graph being traced; returns its spec and what it used.
 
-        `rooted` is as `variables.building` has it.
+        `rooted` is as `variables.building` has it, `exchange` what `minimize` goes through.
         """
         self.traces[mode] += 1
         with sharing.building(self.store, mode.name, rooted) as build:
+            build.exchange = exchange
             spec = self.model_fn(features, labels, mode, **self._context)
         self.used[mode] = tuple(build.requested)
         if mode is Modes.PREDICT:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from pgest import losses, returns, schedules
+from pgest import returns, schedules
 from pgest.contract import model_fn, update_config
-from pgest.tracing import acting, histograms, programs
+from pgest.tracing import acting, exchanging, histograms, programs
 from pgest.tracing import model as model_lib
 from pgest.tracing import preparation as preparation_lib
+from pgest.tracing import steps as steps_lib
 
 Modes = model_fn.Modes
 
@@ -65,6 +65,7 @@ class UpdateGraph:
         self._writer = writer
         self._histograms = histograms.Histograms(model, writer)
         horizon, num_envs = signature["reward"].shape
+        self._common = exchanging.CommonUpdate.of(model.workers, config, recurrent, horizon)
         self._minibatches = self._count_minibatches(horizon, num_envs)
         self.static = horizon is not None and (
             not self._minibatches or self.rows(horizon, num_envs) % self._minibatches == 0
@@ -94,7 +95,7 @@ class UpdateGraph:
 
     def jit_compile(self, wanted: bool | str, in_loop: bool = False) -> bool | str:
         """Whether XLA is to compile what this graph is in; `wanted` as `Program` takes it."""
-        if not self.static:
+        if not self.static or self._common is not None:  # XLA has no exchanges on CPUs
             return False
         in_loop = in_loop or bool(self._minibatches) or self._config.epochs > 1
         if wanted == "auto" and in_loop and programs.convolves(self.step):
@@ -118,7 +119,9 @@ class UpdateGraph:
             if self._no_order.shape != (self._config.epochs, rows):
                 self._no_order = np.zeros([self._config.epochs, rows], np.int32)
             return self._no_order
-        generator = np.random.default_rng([self._model.seed, step])
+        workers = self._model.workers
+        own = [] if workers is None else [workers.rank]
+        generator = np.random.default_rng([self._model.seed, step, *own])
         order = np.tile(np.arange(rows, dtype=np.int32), (self._config.epochs, 1))
         return generator.permuted(order, axis=1, out=order)
 
@@ -152,11 +155,17 @@ class UpdateGraph:
         """Returns the metrics' means `[M]`, steps executed, and how far one moved global_step."""
         features, labels, metrics = self._prepare(batch)
         self._histograms.write_update(labels)
+        moments = None
+        if self._common is not None:
+            size = self._minibatches
+            moments, metrics = self._common.begin(labels, metrics, permutations, size)
+            if not size:
+                labels = self._common.normalized(labels, moments[0])
         if not self._minibatches and self._config.epochs == 1:
             means, moved, _ = self.step(features, labels)
             steps = tf.ones([], tf.int64)
         else:
-            means, steps, moved = self._loop(features, labels, permutations, steps_left)
+            means, steps, moved = self._loop((features, labels, moments), permutations, steps_left)
         if self._after_batch is not None:
             # After the last step: until then all of them see the statistics that acted.
             with tf.control_dependencies([means, steps]):
@@ -164,11 +173,15 @@ class UpdateGraph:
         metrics = {name: v for name, v in metrics.items() if name not in self._step_names}
         self.names = (*self._step_names, *metrics)
         extra = [tf.cast(value, tf.float32) for value in metrics.values()]
-        return tf.concat([means, tf.stack(extra)], 0) if extra else means, steps, moved
+        means = tf.concat([means, tf.stack(extra)], 0) if extra else means
+        if self._common is not None:
+            (means,) = self._common.exchange(labels).means([means])
+        return means, steps, moved
 
     def _loop(
-        self, features: Any, labels: Any, permutations: tf.Tensor, steps_left: tf.Tensor
+        self, batch: tuple[Any, Any, Any], permutations: tf.Tensor, steps_left: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        features, labels, moments = batch
         rows = tf.cast(tf.shape(permutations)[1], tf.int64)
         size = tf.cast(rows if not self._minibatches else self._minibatches, tf.int64)
         per_epoch = (rows + size - 1) // size
@@ -189,6 +202,8 @@ class UpdateGraph:
                 else:
                     chosen = order[start : tf.minimum(start + size, rows)]
                 part = self._gather(features, labels, chosen)
+                if self._common is not None:
+                    part = (part[0], self._common.normalized(part[1], moments[step]))
             values, moved_now, kl = self.step(*part)
             return step + 1, sums + values, tf.maximum(moved, moved_now), kl
 
@@ -214,65 +229,38 @@ class UpdateGraph:
 
     def _train_step(self, features: Any, labels: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """One execution of train_op: its metrics, how far it moved global_step, and the KL."""
-        if self._config.normalize_advantage:
+        if self._config.normalize_advantage and self._common is None:
             labels = {**labels, "advantage": returns.normalize(labels["advantage"])}
         step_variable = self._model.counters.variables["global_step"]
         before = step_variable.read_value()
-        spec, build = self._call(features, labels)
+        exchange = None if self._common is None else self._common.exchange(labels)
+        spec, build = self._call(features, labels, exchange)
         self._histograms.write_step(before, build)
         self._after_batch = spec.after_batch
         self.hooks = (*spec.training_chief_hooks, *spec.training_hooks)
-        _check_tensors(spec.distribution)
-        metrics = {"loss": spec.loss, **build.metrics, **spec.metrics}
-        divergence = tf.zeros([], tf.float32)
-        if spec.distribution is not None and "log_prob" in labels:
-            log_prob = spec.distribution.log_prob(labels["action"])
-            divergence = losses.approx_kl(log_prob, labels["log_prob"])
-            metrics.setdefault("policy/kl", divergence)
-        elif self._config.target_kl is not None:
-            raise ValueError(
-                "target_kl needs the policy's distribution in TRAIN, to compare it with the one "
-                "that acted: return EstimatorSpec(..., distribution=...) in every mode, or leave "
-                "target_kl out."
-            )
-        if spec.distribution is not None:
-            entropy = _entropy(spec.distribution)
-            if entropy is not None:
-                metrics.setdefault("policy/entropy", entropy)
+        needs_divergence = self._config.target_kl is not None
+        metrics, divergence = steps_lib.seen(spec, build, labels, needs_divergence)
+        if exchange is not None and needs_divergence:
+            (divergence,) = exchange.means([divergence])  # all stop at one step
         executed = [op for op in (spec.train_op, *spec.extra_ops) if op is not None]
-        with tf.control_dependencies([_operation(op) for op in executed]):
+        with tf.control_dependencies([steps_lib.operation(op) for op in executed]):
             moved = step_variable.read_value() - before
             # A train_op that leaves global_step alone is counted here.
             counted = step_variable.assign_add(tf.cast(tf.equal(moved, 0), tf.int64))
-        with tf.control_dependencies([_operation(counted)]):
+        with tf.control_dependencies([steps_lib.operation(counted)]):
             self._step_names = tuple(metrics)
-            values = [
-                tf.reshape(tf.cast(_checked_metric(name, value), tf.float32), [])
-                for name, value in metrics.items()
-            ]
-            return tf.stack(values), tf.identity(moved), tf.cast(divergence, tf.float32)
+            values = tf.stack(steps_lib.numbers(metrics))
+            return values, tf.identity(moved), tf.cast(divergence, tf.float32)
 
-    def _call(self, features: Any, labels: Any) -> Any:
+    def _call(self, features: Any, labels: Any, exchange: Any) -> Any:
         if self._writer is None:
             with tf.summary.record_if(False):
-                return self._model.call(features, labels, Modes.TRAIN)
+                return self._model.call(features, labels, Modes.TRAIN, exchange=exchange)
         with (
             self._writer.as_default(step=self._model.counters.variables["global_timestep"]),
             tf.summary.record_if(True),
         ):
-            return self._model.call(features, labels, Modes.TRAIN, rooted=False)
-
-
-def _check_tensors(distribution: Any) -> None:
-    """Warns of a distribution that reads variables when it is asked: after the step, new values."""
-    held = [part.name for part in getattr(distribution, "trainable_variables", ())]
-    if held:
-        warnings.warn(
-            f"The distribution in TRAIN holds the variables {', '.join(held)} themselves, so that "
-            "policy/kl, policy/entropy and target_kl would see them as train_op leaves them: give "
-            "it tensors, for example tf.convert_to_tensor(variable), before minimize().",
-            stacklevel=2,
-        )
+            return self._model.call(features, labels, Modes.TRAIN, rooted=False, exchange=exchange)
 
 
 class Updater:
@@ -374,24 +362,3 @@ def check_moved(moved: int) -> None:
 def named_metrics(names: tuple[str, ...], values: tf.Tensor) -> dict[str, float]:
     """Metrics by name, from the vector that `UpdateGraph.run` returns."""
     return dict(zip(names, values.numpy().tolist(), strict=True))
-
-
-def _checked_metric(name: str, value: Any) -> tf.Tensor:
-    value = tf.convert_to_tensor(value)
-    if value.shape.rank != 0 and value.shape.num_elements() != 1:
-        raise ValueError(
-            f"metrics[{name!r}] has shape {value.shape}; expected a scalar. Reduce it, for "
-            "example with tf.reduce_mean."
-        )
-    return value
-
-
-def _entropy(distribution: Any) -> tf.Tensor | None:
-    try:
-        return tf.reduce_mean(distribution.entropy())
-    except NotImplementedError:
-        return None
-
-
-def _operation(op: Any) -> Any:
-    return getattr(op, "op", op)

@@ -45,10 +45,12 @@ class Counters:
         self.step = 0
         self.timestep = 0
         self.episode = 0
+        # How many workers act when this one does.
+        self.workers = 1
 
     def count_timestep(self) -> None:
-        """Counts one action of one environment."""
-        self.timestep += 1
+        """Counts one action of one environment, and of that of each worker in step with it."""
+        self.timestep += self.workers
 
     def count_episode(self) -> None:
         """Counts one finished episode."""

@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from pgest.variables import sharing, store
+from pgest.variables import sharing, store, workers
 
 _LegacyOptimizer = tf_keras.optimizers.legacy.Optimizer
 
@@ -55,10 +55,8 @@ def minimize(
     global_step = sharing.get_global_step()
     step = global_step.read_value()
     # Every gradient is of the weights that this update started from.
-    gradients = [
-        _gradients(build, *part, clip_norm=clip_norm, number=number)
-        for number, part in enumerate(parts)
-    ]
+    gradients = [_gradients(build, *part) for part in parts]
+    gradients = _clipped(build, gradients, clip_norm)
     # Every optimizer must see the step that this update started from, and global_step moves once:
     # the last one has it as its iterations, those before it set their own to it.
     applied: list[Any] = []
@@ -98,9 +96,6 @@ def _gradients(
     loss: tf.Tensor,
     optimizer: Any,
     variables: Sequence[tf.Variable] | None,
-    *,
-    clip_norm: float | tf.Tensor | None,
-    number: int,
 ) -> list[tuple[tf.Tensor, tf.Variable]]:
     _check_optimizer(optimizer)
     loss = _checked_loss(loss)
@@ -122,12 +117,28 @@ def _gradients(
             "them out with var_list=..., or check for a tf.stop_gradient, a cast to integers or "
             "NumPy code between them and the loss."
         )
-    build.gradients.append(list(zip(gradients, variables, strict=True)))
-    norm = tf.linalg.global_norm(gradients)
-    build.metrics[_metric_name("gradient_norm", number)] = norm
-    if clip_norm is not None:
-        gradients, _ = tf.clip_by_global_norm(gradients, clip_norm, use_norm=norm)
     return list(zip(gradients, variables, strict=True))
+
+
+def _clipped(
+    build: sharing.Build,
+    parts: list[list[tuple[tf.Tensor, tf.Variable]]],
+    clip_norm: float | tf.Tensor | None,
+) -> list[list[tuple[tf.Tensor, tf.Variable]]]:
+    """The gradients of each loss, of all workers together, clipped by their own global norm."""
+    if build.exchange is not None:
+        flat = iter(workers.means_over_workers([g for part in parts for g, _ in part]))
+        parts = [[(next(flat), variable) for _, variable in part] for part in parts]
+    clipped = []
+    for number, part in enumerate(parts):
+        build.gradients.append(part)
+        gradients, variables = zip(*part, strict=True)
+        norm = tf.linalg.global_norm(gradients)
+        build.metrics[_metric_name("gradient_norm", number)] = norm
+        if clip_norm is not None:
+            gradients, _ = tf.clip_by_global_norm(gradients, clip_norm, use_norm=norm)
+        clipped.append(list(zip(gradients, variables, strict=True)))
+    return clipped
 
 
 def _check_optimizer(optimizer: Any) -> None:

@@ -44,6 +44,12 @@ def current() -> Build:
     return stack[-1]
 
 
+def exchange_under_way() -> Any:
+    """The `exchange` of the model_fn call under way; None outside of one."""
+    stack = getattr(_state, "builds", None)
+    return stack[-1].exchange if stack else None
+
+
 def get_global_step() -> tf.Variable:
     """The int64 variable that counts executions of the `train_op`; call it inside a model_fn."""
     return current().counters.variables[counters.GLOBAL_STEP]
@@ -90,12 +96,13 @@ def noise_seed(every: int) -> tf.Tensor | None:
     if not stack or stack[-1].store.acting is None:
         return None
     store = stack[-1].store
-    timestep, num_envs = store.acting
+    timestep, num_envs, rank = store.acting
     interval = timestep // (every * num_envs)
     low, high = tf.cast(interval % 2**31, tf.int32), tf.cast(interval // 2**31, tf.int32)
     # Another stream than that of actions.
     own = tf.constant((store.seed ^ _NOISE) % 2**31, tf.int32)
-    return tf.stack([tf.bitwise.bitwise_xor(own, high), low])
+    seed = tf.stack([tf.bitwise.bitwise_xor(own, high), low])
+    return tf.random.experimental.stateless_fold_in(seed, rank) if rank else seed
 
 
 def _spaces() -> tuple[gymnasium.Space, gymnasium.Space]:
@@ -153,6 +160,7 @@ class Build:
       optimizers: how many `minimize` has applied so far.
       layers: the Keras layers that it called.
       error: the first that was raised while a variable was being made.
+      exchange: how means become those of all workers; None where nothing is exchanged.
     """
 
     def __init__(self, store: variable_store.VariableStore, mode: str, rooted: bool = True):
@@ -165,6 +173,7 @@ class Build:
         self.gradients: list[list[tuple[Any, tf.Variable]]] = []
         self.optimizers = 0
         self.error: Exception | None = None
+        self.exchange: Any = None
         self.layers = called_layers.CalledLayers()
         self._transients: collections.Counter[str] = collections.Counter()
         self._steps: list[tuple[str, tf.Variable]] = []

@@ -39,8 +39,8 @@ class VariableStore:
       adopted: names of those that were made outside of the model_fn.
       spaces: observation and action space of one environment, once one is known.
       num_envs: how many environments are trained on at once.
-      acting: the timestep, an int64 scalar, and the number of the environments that are acted in
-        while model_fn is called for that; else None.
+      acting: the timestep, an int64 scalar, the number of the environments that are acted in (of
+        all workers) and the worker's rank, while model_fn is called for that; else None.
       saved_value: the `SavedValue` that new variables start from.
       local: variables that EVAL alone has asked for, with their initial values: reset before each
         evaluation, never saved.
@@ -54,7 +54,7 @@ class VariableStore:
         self.saved_value: SavedValue = no_saved_value
         self.spaces: tuple[gymnasium.Space, gymnasium.Space] | None = None
         self.num_envs = 1
-        self.acting: tuple[tf.Tensor, int] | None = None
+        self.acting: tuple[tf.Tensor, int, int] | None = None
         self.local: dict[str, tuple[tf.Variable, Any]] = {}
         self._lent: Mapping[str, np.ndarray] = {}
         self._own: dict[str, np.ndarray] = {}

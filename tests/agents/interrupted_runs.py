@@ -20,6 +20,20 @@ def run_config(overlap=False):
     )
 
 
+def copy_as_killed(model_dir, copy):
+    """Copies the directory of a run under way, as a kill at this moment would leave it.
+
+    Exports are written in the background: a file that was listed may have moved to its place before
+    it is copied. No kill leaves such a half view, so the copy is made again.
+    """
+    for _ in range(20):
+        try:
+            return shutil.copytree(model_dir, copy)
+        except (shutil.Error, FileNotFoundError):
+            shutil.rmtree(copy, ignore_errors=True)
+    return shutil.copytree(model_dir, copy)
+
+
 class Snapshots(pgest.CheckpointSaverListener):
     """Copies the model_dir after each checkpoint."""
 
@@ -29,7 +43,7 @@ class Snapshots(pgest.CheckpointSaverListener):
 
     def after_save(self, context, path):
         copy = self._directory / f"snapshot-{len(self.paths)}"
-        shutil.copytree(context.model_dir, copy)
+        copy_as_killed(context.model_dir, copy)
         self.paths.append(copy)
 
 

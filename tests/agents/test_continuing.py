@@ -2,6 +2,7 @@
 
 import gymnasium
 import numpy as np
+import pytest
 import tensorflow as tf
 
 import pgest
@@ -67,6 +68,7 @@ def test_only_environments_that_the_agent_made_are_closed():
     assert len(Closing.closed) == 4
 
 
+@pytest.mark.slow
 def test_two_runs_of_one_seed_end_in_bit_equal_weights():
     """Compiled, with minibatches, in environments that take their seeds from the agent."""
 
@@ -112,6 +114,7 @@ def test_no_new_trace_after_the_first_update_and_the_first_evaluation(tmp_path):
     assert agent.model.traces == traces
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_the_remainders_of_running_means_loads(tmp_path):
     def make(directory):
         model = pgest.models.A2C(normalize_observation=True, hidden_sizes=(8,))

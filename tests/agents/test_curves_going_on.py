@@ -129,6 +129,7 @@ def test_what_tensorboard_serves_is_one_curve(fast, killed, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_between_its_last_checkpoint_and_its_end_ends(tmp_path):
     """Hooks after the one that saves are told of the last update, and all that the run ends."""
 

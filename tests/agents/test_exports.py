@@ -44,6 +44,7 @@ class Offset(gymnasium.ActionWrapper):
         return action - 5
 
 
+@pytest.mark.slow
 def test_a_process_without_pgest_loads_and_acts(tmp_path):
     agent = make_agent(model_fns.actor_critic, "CartPole-v1")
     path = agent.export_saved_model(tmp_path)
@@ -150,6 +151,7 @@ def test_the_first_signature_is_the_one_that_servers_take(tmp_path):
         agent.export_saved_model(tmp_path, batch_size=0)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_exported_by_an_agent_that_has_not_trained(tmp_path):
     trained = make_agent(model_fns.policy_gradient, "CartPole-v1", model_dir=tmp_path / "run")
     first = trained.latest_checkpoint()

@@ -74,6 +74,7 @@ class Recorder(pgest.BaseMonitor):
         self.updates.append((context.step, context.metrics))
 
 
+@pytest.mark.slow
 def test_a_run_without_an_update_warns():
     agent, env = make_agent(), graph_environments.CartPole(num_envs=NUM_ENVS)
     with pytest.warns(UserWarning, match="Train for 32 timesteps or more at a time") as told:
@@ -103,6 +104,7 @@ def test_evaluation_and_export_work_as_on_the_host(trained, tmp_path):
     assert agent.export_saved_model(tmp_path).startswith(str(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_bit_for_bit_with_its_environments(tmp_path):
     """The state of the environments is in the checkpoint; iterations a call do not matter."""
     timesteps = HORIZON * NUM_ENVS
@@ -117,6 +119,7 @@ def test_a_run_goes_on_bit_for_bit_with_its_environments(tmp_path):
         np.testing.assert_array_equal(model_fns.weights(resumed)[name], value, err_msg=name)
 
 
+@pytest.mark.slow
 def test_another_number_of_environments_goes_on_with_fresh_ones(tmp_path):
     make_agent(tmp_path).train(
         graph_environments.CartPole(num_envs=NUM_ENVS), max_timesteps=HORIZON * NUM_ENVS

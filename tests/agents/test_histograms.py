@@ -49,6 +49,7 @@ def test_weights_gradients_and_actions_once_an_update(tmp_path):
     assert (actions[0, 0], actions[-1, 1]) == (0.0, 1.0)
 
 
+@pytest.mark.slow
 def test_they_are_no_part_of_the_model(tmp_path):
     agent, _ = train(tmp_path / "with", pgest.BatchMemory(16))
     config = pgest.RunConfig(tf_random_seed=0, save_summary_steps=1)
@@ -62,6 +63,7 @@ def test_they_are_no_part_of_the_model(tmp_path):
         np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
+@pytest.mark.slow
 def test_the_graph_of_a_step_is_there_once(tmp_path):
     agent, events = train(tmp_path, pgest.BatchMemory(16))
     assert events.Tags()["graph"]

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing import event_accumulator
 
 import pgest
 from tests import model_fns
-from tests.agents.interrupted_runs import assert_same
+from tests.agents.interrupted_runs import assert_same, copy_as_killed
 
 LIMITS = {"max_timesteps": 192}
 
@@ -62,7 +62,7 @@ class CopiesLater(pgest.BaseMonitor):
     def after_run(self, context):
         context.flush_summaries()  # the more there is after the checkpoint
         self.paths.append(self.directory / f"killed-{context.step}")
-        shutil.copytree(context.model_dir, self.paths[-1])
+        copy_as_killed(context.model_dir, self.paths[-1])
 
 
 def hooks_of(every, *more):
@@ -118,6 +118,7 @@ def best(directory):
     return json.loads((directory / "best" / "best.json").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [pgest.Every(episodes=2), pgest.Every(steps=3)], ids=str)
 def test_hooks_and_curves_go_on_as_if_nothing_had_been(every, tmp_path):
     copies = CopiesLater(tmp_path)
@@ -162,7 +163,7 @@ def test_a_best_checkpoint_is_kept_where_the_run_died_before_it_was(tmp_path):
     class Copies(pgest.BaseMonitor):
         def after_run(self, context):
             if context.step == 2:
-                shutil.copytree(context.model_dir, copy)
+                copy_as_killed(context.model_dir, copy)
 
     evaluation = pgest.EvaluationHook("CartPole-v1", pgest.Every(steps=2), episodes=1)
     agent = new_agent(tmp_path / "whole")
@@ -190,7 +191,7 @@ def test_a_run_that_died_before_its_first_checkpoint_leaves_no_points(before, tm
         def after_run(self, context):
             context.flush_summaries()
             if context.step == before + 2:
-                shutil.copytree(context.model_dir, tmp_path / "copy")
+                copy_as_killed(context.model_dir, tmp_path / "copy")
 
     if before:
         new_agent(tmp_path / "whole").train(several(), max_steps=before)

@@ -231,6 +231,7 @@ def test_some_are_truncated_while_others_go_on():
         assert next_masks(view, 2) == [[1] * view.num_envs, [2] * view.num_envs]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("says", ["info", "method"])
 def test_the_next_mask_crosses_from_other_processes(says):
     factory = functools.partial(Walk, says, length=2)

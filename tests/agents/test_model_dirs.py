@@ -27,6 +27,7 @@ TRAINS = textwrap.dedent("""
 """)
 
 
+@pytest.mark.slow
 def test_one_process_at_a_time_trains_in_a_model_dir(tmp_path):
     make_agent(model_dir=tmp_path).train("CartPole-v1", max_steps=1)
     script = TRAINS.format(path=sys.path, directory=str(tmp_path))

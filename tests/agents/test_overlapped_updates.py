@@ -51,6 +51,7 @@ class Metrics(pgest.BaseMonitor):
         self.weights.append(model_fns.weights(context.agent))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit", [False, "auto"])
 def test_two_runs_of_one_seed_end_in_bit_equal_weights(jit):
     runs = []
@@ -63,6 +64,7 @@ def test_two_runs_of_one_seed_end_in_bit_equal_weights(jit):
     expect_equal(runs[0][1], runs[1][1])
 
 
+@pytest.mark.slow
 def test_from_the_third_on_batches_are_one_update_old():
     old, fresh = Metrics(), Metrics()
     with cartpoles() as env:
@@ -77,6 +79,7 @@ def test_from_the_third_on_batches_are_one_update_old():
         expect_equal({n: first[n] for n in names}, {n: second[n] for n in names})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "limits", [{"steps": 5}, {"timesteps": 96}, {"timesteps": 100}, {"max_steps": 1}, {"steps": 12}]
 )
@@ -116,6 +119,7 @@ class Onlooker(pgest.BaseMonitor):
             self.returns.append(results["return_mean"])
 
 
+@pytest.mark.slow
 def test_hooks_see_whole_updates_alone(tmp_path):
     looks = []
     for name in "ab":
@@ -241,6 +245,7 @@ def test_updates_with_summaries_are_not_overlapped(tmp_path):
     assert metrics.steps == list(range(1, 26))
 
 
+@pytest.mark.slow
 def test_another_environment_ends_the_thread():
     def threads():
         return {t for t in threading.enumerate() if t.name.startswith("pgest-update")} - others

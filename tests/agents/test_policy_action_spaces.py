@@ -56,6 +56,7 @@ def assert_same(actual, expected):
     assert dtypes[0] == dtypes[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SPACES)
 def test_the_greedy_policy_and_the_export_act_as_the_agent_predicts(name, tmp_path):
     agent = built(SPACES[name])
@@ -70,6 +71,7 @@ def test_the_greedy_policy_and_the_export_act_as_the_agent_predicts(name, tmp_pa
         assert_same(served[path], leaf)
 
 
+@pytest.mark.slow
 def test_the_export_rounds_floats_to_a_box_of_integers_as_the_agent_does(tmp_path):
     def model_fn(features, labels, mode):
         # About 2.6 and, beyond the bounds, 12.
@@ -90,6 +92,7 @@ def test_the_export_rounds_floats_to_a_box_of_integers_as_the_agent_does(tmp_pat
     assert_same(module.signatures["serving_default"](tf.constant(OBSERVATIONS))["action"], expected)
 
 
+@pytest.mark.slow
 def test_samples_of_a_multi_discrete_are_in_the_terms_of_its_space(tmp_path):
     space = SPACES["MultiDiscrete from 10"]
     agent = built(space)

@@ -72,6 +72,7 @@ def test_a_policy_that_samples_follows_the_seed():
     assert first == again != other
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", [None, "gru"])
 def test_exports_of_an_agent_play_as_the_agent_does(cell, tmp_path):
     model = pgest.models.VPG(hidden_sizes=(4,), cell=cell, cell_size=3)

@@ -49,6 +49,7 @@ def test_a_constant_may_become_a_schedule_and_back(tmp_path, rates):
     assert agent.global_timestep == 6 * HORIZON
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fresh", [False, True])
 def test_acting_sees_how_far_the_run_is_from_its_first_timestep_on(tmp_path, fresh):
     def noting(features, labels, mode):
@@ -72,6 +73,7 @@ def test_acting_sees_how_far_the_run_is_from_its_first_timestep_on(tmp_path, fre
     assert follow(agent, "CartPole-v1", "seen", max_timesteps=4 * HORIZON) == [0.5, 0.75]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clock", ["progress", "global_timestep"])
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_schedules_in_the_graph_are_those_of_the_host(clock, jit_compile):

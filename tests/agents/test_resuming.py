@@ -99,6 +99,7 @@ def _ends_equal(kind, unit, tmp_path, caplog):
         assert_same(whole, resumed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["PPO", "whole episodes", "overlapped, several"])
 def test_a_run_goes_on_bit_for_bit(kind, tmp_path, caplog):
     _ends_equal(kind, "episodes", tmp_path, caplog)
@@ -174,6 +175,7 @@ def test_a_model_that_predicts_something_else_begins_new_episodes(tmp_path):
     assert resumed.global_timestep == 120
 
 
+@pytest.mark.slow
 def test_a_run_with_other_limits_has_its_own_progress(tmp_path):
     """Of a run that was stopped half way through its batch, the rate follows the new limit."""
     agent = functools.partial(new_agent, **PPO)

@@ -190,6 +190,7 @@ def test_resets_that_take_steps_change_no_statistics(jit_compile):
         np.testing.assert_allclose(found, expected, rtol=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_envs", [1, 4])
 def test_pieces_have_the_statistics_of_whole_episodes(num_envs):
     found = []

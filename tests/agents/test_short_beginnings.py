@@ -38,6 +38,7 @@ def test_a_plain_model_fn_needs_a_memory():
         pgest.PGAgent(lambda features, labels: None)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_path_may_be_a_directory_or_the_best(tmp_path):
     model = pgest.models.VPG(**SMALL)
     agent = agent_of(model, memory=pgest.BatchMemory(batch_size=50), model_dir=tmp_path)

@@ -49,6 +49,7 @@ def make_agent(model_fn, model_dir, memory=None, jit_compile=False, **config):
     )
 
 
+@pytest.mark.slow
 def test_a_run_writes_documented_tags_against_timesteps_and_goes_on_after_a_restart(tmp_path):
     env = gymnasium.wrappers.RecordEpisodeStatistics(gymnasium.make("CartPole-v1"))
     first = make_agent(model_fns.actor_critic, tmp_path, log_step_count_steps=1)

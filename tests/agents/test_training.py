@@ -152,6 +152,7 @@ class Order(pgest.BaseMonitor):
         self.note("end", context)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_envs", [1, 2])
 def test_acting_runs_no_hook_but_after_episode(num_envs):
     hook, agent = Order(), make_agent()

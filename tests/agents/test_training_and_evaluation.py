@@ -12,7 +12,7 @@ import tensorflow as tf
 import pgest
 from pgest.agents import training_and_evaluation
 from tests import model_fns
-from tests.agents.interrupted_runs import assert_same
+from tests.agents.interrupted_runs import assert_same, copy_as_killed
 from tests.hooks.hooks_driver import Clock, PayEnv, Run, Update
 
 AT_ONCE = {"throttle_secs": 0, "start_delay_secs": 0, "episodes": 2}
@@ -40,7 +40,7 @@ class Notes(pgest.Exporter):
         step = int(eval_result["global_step"])
         self.asked.append((step, checkpoint_path.rpartition("-")[2], is_the_final_export))
         if step == self._copy_at:
-            shutil.copytree(agent.model_dir, self._copy)
+            copy_as_killed(agent.model_dir, self._copy)
         return f"{self.name} {step}"
 
 

@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+import pytest
 
 import pgest
 from pgest.graph_environments import CartPole
@@ -22,6 +23,7 @@ def environment(agent):
     }
 
 
+@pytest.mark.slow
 def test_no_episode_of_the_other_run_goes_on(tmp_path):
     first = make_agent(1, model_dir=tmp_path).train(CartPole(num_envs=2), steps=3)
     with warnings.catch_warnings():

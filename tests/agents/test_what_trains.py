@@ -86,6 +86,7 @@ def test_a_train_op_by_hand_is_counted_by_the_agent(way):
     assert np.abs(agent.get_variable_value("logits/kernel") - before).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_recurrent_models_train_on_episodes_and_on_rollouts():
     agent = make_agent(model_fns.recurrent)
     agent.train(gymnasium.make("CartPole-v1"), steps=2)
@@ -112,6 +113,7 @@ def test_params_are_a_dict():
         make_agent(params=[1])
 
 
+@pytest.mark.slow
 def test_continuous_actions():
     agent = make_agent(model_fns.gaussian, pgest.RolloutMemory(horizon=32), jit_compile="auto")
     agent.train(gymnasium.make("Pendulum-v1"), steps=2)

@@ -68,6 +68,7 @@ def test_export_writes_the_trained_policy(runs, tmp_path):
     assert actions.numpy().tolist() == [int(row["action"]) for row in rows]
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on_and_another_is_refused(runs):
     more = [*TRAIN, "--model-dir", runs, "--timesteps"]
     assert "has its 64 timesteps already" in call(*more, 64).output
@@ -178,6 +179,7 @@ def test_an_interrupt_loses_nothing(tmp_path):
     assert run_directories.read(tmp_path / "seed0").agent().global_timestep > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", [False, True])
 def test_a_command_says_nothing_of_how_tensorflow_starts(script, tmp_path):
     environment = {name: os.environ[name] for name in os.environ if not name.startswith("TF_")}

@@ -49,6 +49,7 @@ def trials_of(directory, env="CartPole-v1"):
     return study, study.trials
 
 
+@pytest.mark.slow
 def test_a_study_finds_settings_and_goes_on(tmp_path):
     done = tune(tmp_path, 2)
     assert done.exit_code == 0, done.output
@@ -73,6 +74,7 @@ def test_a_study_finds_settings_and_goes_on(tmp_path):
     assert len({trial.params["learning_rate"] for trial in trials}) == 3
 
 
+@pytest.mark.slow
 def test_ctrl_c_and_a_kill_lose_nothing(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "interrupting.py").write_text(INTERRUPTING)
@@ -98,6 +100,7 @@ def test_ctrl_c_and_a_kill_lose_nothing(tmp_path, monkeypatch):
         assert run_directories.read(directory / name).agent().global_timestep == 64
 
 
+@pytest.mark.slow
 def test_a_trial_of_a_living_process_is_left_alone(tmp_path):
     from pgest.agents import directory_lock
 

@@ -78,6 +78,7 @@ def test_the_successors_that_are_names_exist():
         pgest.nonsense  # noqa: B018
 
 
+@pytest.mark.slow
 def test_a_large_number_without_a_name_is_told(monkeypatch):
     monkeypatch.setattr(foreign_names, "_LARGE", 2)
     with pytest.warns(UserWarning, match=r"train\(env, 2\) trains for 2 episodes. Write timesteps"):

@@ -8,6 +8,7 @@ import textwrap
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import pgest
 
@@ -89,6 +90,7 @@ def test_one_clock_for_checkpoints():
         pgest.RunConfig(save_checkpoints_steps=1, save_checkpoints_secs=1)
 
 
+@pytest.mark.slow
 def test_threads_are_limited_before_tensorflow_starts_and_not_silently_later():
     """In a process of its own: TensorFlow makes its threads once."""
     program = textwrap.dedent(
@@ -115,3 +117,22 @@ def test_threads_are_limited_before_tensorflow_starts_and_not_silently_later():
     threads, warning = done.stdout.splitlines()
     assert threads == "1"
     assert "intra_op_parallelism_threads=2 comes too late" in warning
+
+
+@pytest.mark.parametrize(
+    ("strategy", "error", "message"),
+    [
+        (lambda: "mirrored", TypeError, "'mirrored', a str; expected a tf.distribute.Multi"),
+        (lambda: tf.distribute.MirroredStrategy, TypeError, "the class MirroredStrategy; make one"),
+        (lambda: tf.distribute.MirroredStrategy(["/cpu:0"]), TypeError, "a process for each"),
+        (lambda: tf.distribute.OneDeviceStrategy("/cpu:0"), TypeError, "a process for each"),
+        (
+            lambda: tf.compat.v1.distribute.experimental.ParameterServerStrategy(),
+            ValueError,
+            "gradients of old weights, as parameter servers get them, are not built",
+        ),
+    ],
+)
+def test_other_ways_to_distribute_are_refused(strategy, error, message):
+    with pytest.raises(error, match=f"RunConfig.train_distribute is .*{message}"):
+        pgest.RunConfig(train_distribute=strategy())

@@ -120,6 +120,7 @@ def interrupted_after(seconds, function, *arguments):
         signal.signal(signal.SIGALRM, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seconds", "in_order"), [(600.0, False), (1.0, True)])
 def test_leaving_after_an_interrupted_step_ends_the_processes_within_seconds(
     tmp_path, seconds, in_order

@@ -169,6 +169,7 @@ def test_the_same_seed_gives_the_same_rollout_bit_for_bit(environment):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("environment", ALL)
 def test_xla_gives_what_tensorflow_gives_without_it(environment):
     env = environment(num_envs=4, max_episode_steps=30)

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from pgest import hooks
@@ -140,6 +141,7 @@ def test_a_second_run_starts_with_an_empty_window():
         ({"threshold": 1.0, "on": "test"}, ValueError, "on=\"training\".*got 'test'"),
         ({"threshold": float("nan")}, ValueError, "finite number; got nan.*StopAtStepHook"),
         ({"threshold": "475"}, TypeError, "threshold.*finite number; got '475' of type str"),
+        ({"threshold": np.complex64(1)}, TypeError, "finite number; got .* of type complex64"),
         ({"threshold": 1.0, "window": 0}, ValueError, "positive integer; got 0"),
         ({"threshold": 1.0, "name": "hard"}, ValueError, 'pass on="evaluation"'),
     ],

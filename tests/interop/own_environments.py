@@ -54,7 +54,10 @@ class OwnEnvironment:
         Raises:
           NotAvailableError: there is none and none can be made.
         """
-        return _python(self)
+        found = _python(self)
+        if isinstance(found, NotAvailableError):
+            raise found
+        return found
 
     def run(self, program: str, *arguments: str, timeout: float = 600, with_pgest=False) -> str:
         """Runs a program of this directory there and returns what it printed."""
@@ -174,7 +177,15 @@ OF_NAME = {environment.name: environment for environment in _ALL}
 
 
 @functools.cache
-def _python(environment: OwnEnvironment) -> str:
+def _python(environment: OwnEnvironment) -> str | NotAvailableError:
+    """Tried once a process, since it takes minutes to find out that there is none."""
+    try:
+        return _found_or_made(environment)
+    except NotAvailableError as reason:
+        return reason
+
+
+def _found_or_made(environment: OwnEnvironment) -> str:
     given = os.environ.get(environment.variable)
     if given:
         if not _finds(given, environment.modules):

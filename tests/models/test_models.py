@@ -91,6 +91,7 @@ def test_every_weight_is_trained(model, cell):
         assert (before[f"{part}/kernel"] != after[f"{part}/kernel"]).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("action_space", [spaces.Discrete(4), spaces.MultiDiscrete([3, 3])])
 @pytest.mark.parametrize("cell", [None, "gru"])
 def test_masked_actions_are_never_taken_and_their_weights_get_no_gradient(action_space, cell):
@@ -172,6 +173,7 @@ class TestNormalizers:
         after = weights(agent)
         assert all((before[name] == after[name]).all() for name in before)
 
+    @pytest.mark.slow
     def test_they_are_in_the_checkpoint_and_another_number_of_environments_goes_on(self, tmp_path):
         config = dataclasses.replace(CONFIG, model_dir=str(tmp_path))
         first = train(self.MODEL, self.make, config=config)
@@ -182,6 +184,7 @@ class TestNormalizers:
         counts = [int(agent.get_variable_value("reward_count")) for agent in (first, second)]
         assert counts == [32, 32 + 24]
 
+    @pytest.mark.slow
     def test_they_are_in_the_export(self, tmp_path):
         agent = train(self.MODEL, self.make)
         loaded = tf.saved_model.load(agent.export_saved_model(tmp_path))

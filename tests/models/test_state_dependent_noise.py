@@ -111,6 +111,7 @@ def weights(agent):
     return {name: agent.get_variable_value(name) for name in names}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", [None, "gru"])
 def test_a_run_that_goes_on_has_the_noise_that_it_would_have_had(cell, tmp_path):
     env = lambda: pgest.make("Pendulum-v1", num_envs=2)  # noqa: E731
@@ -124,6 +125,7 @@ def test_a_run_that_goes_on_has_the_noise_that_it_would_have_had(cell, tmp_path)
     assert (expected["action_log_std"] != np.float32(np.log(0.2))).any()  # it is learnt
 
 
+@pytest.mark.slow
 def test_it_trains_in_the_graph():
     agent = new_agent(box="squashed_gaussian")
     agent.train(graph_environments.Pendulum(num_envs=4), max_timesteps=128)

@@ -31,6 +31,7 @@ def test_conjugate_gradients_solve(size):
     assert (nothing.numpy() == 0).all()
 
 
+@pytest.mark.slow
 def test_the_fisher_vector_product_is_the_hessian_of_the_divergence():
     """And the Fisher matrix by its definition: the mean outer product of scores."""
     model = models.TRPO(hidden_sizes=(2,))
@@ -72,6 +73,7 @@ class NeverBetter(models.TRPO):
         return surrogate - tf.stop_gradient(surrogate)
 
 
+@pytest.mark.slow
 def test_what_joins_the_loss_joins_the_surrogate():
     """As OpenAI Baselines' entropy bonus; and the loss of a subclass."""
 
@@ -99,6 +101,7 @@ def test_what_joins_the_loss_joins_the_surrogate():
     assert pulled[0] < pulled[1] - 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_a_failed_line_search_leaves_the_policy_bit_equal(jit_compile):
     config = pgest.RunConfig(tf_random_seed=0, jit_compile=jit_compile)

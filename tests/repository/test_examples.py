@@ -1,12 +1,15 @@
 """Each program in examples/ runs, in a process of its own, with a small budget."""
 
+import json
 import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 
@@ -18,11 +21,14 @@ BUDGETS = {
     "continue_training.py": ["--model-dir", "run"],
     "export_policy.py": ["--max-timesteps", "1024", "--save-steps", "10", "--model-dir", "run"],
     "python_expert.py": ["--updates", "200"],
+    "distributed.py": ["--max-timesteps", "2000"],
     "graph_cartpole.py": ["--max-timesteps", "30000"],
     "graph_environment.py": ["--max-timesteps", "70000", "--num-envs", "16"],
 }
 # Need an export to play with, so they run in tests of their own.
 AFTER_AN_EXPORT = {"play_saved_policy.py", "play_with_numpy.py", "tflite_policy.py"}
+# Start other examples.
+LAUNCHERS = {"local_workers.py"}
 # Their output is looked at.
 ON_THEIR_OWN = {"cartpole.py", "export_policy.py", "python_expert.py"}
 
@@ -44,7 +50,7 @@ def run(program: str, *arguments: str, cwd: Path, block: str = "") -> str:
 
 def test_every_example_is_tested():
     programs = {path.name for path in EXAMPLES.glob("*.py")}
-    assert programs == set(BUDGETS) | AFTER_AN_EXPORT
+    assert programs == set(BUDGETS) | AFTER_AN_EXPORT | LAUNCHERS
 
 
 @pytest.mark.slow
@@ -115,3 +121,59 @@ def test_cartpole_in_the_graph_is_solved_within_ten_seconds(seed, tmp_path):
     output = run("graph_cartpole.py", "--seed", str(seed), cwd=tmp_path)
     assert float(re.search(r"CartPole-v1: ([\d.]+)", output)[1]) >= 475.0
     assert float(re.search(r"timesteps in ([\d.]+) s", output)[1]) < 10.0
+
+
+@pytest.mark.slow
+def test_the_launcher_starts_workers_of_one_run(tmp_path):
+    program = [str(EXAMPLES / "distributed.py"), "--max-timesteps", "4096", "--model-dir", "run"]
+    output = run("local_workers.py", "2+evaluator", *program, cwd=tmp_path)
+    # 2 workers x 8 environments x 128 timesteps are 2,048 a batch.
+    assert "2 workers: 4,096 timesteps" in output and "greedy return" in output, output
+    assert len(list((tmp_path / "run").glob("events.out.tfevents.*"))) == 1
+
+
+def test_the_launcher_fails_with_the_worker_that_failed(tmp_path):
+    program = "import os, time; time.sleep(9 * ('index\": 0' in os.environ['TF_CONFIG'])); exit(7)"
+    command = [sys.executable, str(EXAMPLES / "local_workers.py"), "2", "-c", program]
+    began = time.monotonic()
+    assert subprocess.run(command, cwd=tmp_path, timeout=60).returncode == 7
+    assert time.monotonic() - began < 8
+
+
+def test_the_slurm_script_tells_each_task_who_it_is(tmp_path):
+    """Run with commands in the place of SLURM's that print what they get."""
+    scripts = {
+        "scontrol": "printf 'node1\\nnode2\\n'",
+        "srun": 'shift; for SLURM_PROCID in 0 1; do export SLURM_PROCID; "$@"; done',
+        "python": 'echo "$TF_CONFIG"; test -f "$OLDPWD/$1" || exit 9',
+    }
+    for name, script in scripts.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    variables = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+    variables |= {"SLURM_JOB_NODELIST": "node[1-2]", "SLURM_JOB_ID": "5"}
+    variables["OLDPWD"] = str(EXAMPLES.parent)
+    command = ["bash", str(EXAMPLES / "cluster" / "train.slurm")]
+    result = subprocess.run(
+        command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode == 0, result.stderr
+    hosts = ["node1:29500", "node2:29500"]
+    assert [json.loads(line) for line in result.stdout.splitlines()] == [
+        {"cluster": {"worker": hosts}, "task": {"type": "worker", "index": rank}}
+        for rank in range(2)
+    ]
+
+
+def test_the_manifest_starts_the_example_as_tensorflow_workers():
+    text = (EXAMPLES / "cluster" / "tfjob.yaml").read_text(encoding="utf-8")
+    job = yaml.safe_load(text)
+    assert (job["apiVersion"], job["kind"]) == ("kubeflow.org/v1", "TFJob")
+    worker = job["spec"]["tfReplicaSpecs"]["Worker"]
+    assert worker["replicas"] > 1 and worker["restartPolicy"] == "OnFailure"
+    pod = worker["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["name"] == "tensorflow"  # the operator sets TF_CONFIG there alone
+    assert (EXAMPLES.parent / container["command"][1]).exists()
+    mounts = {mount["name"] for mount in container["volumeMounts"]}
+    assert mounts == {volume["name"] for volume in pod["volumes"]}

@@ -227,6 +227,7 @@ def test_everything_else_is_the_savers(tmp_path):
     assert saving.action_input_spec == saver.action_input_spec
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["", "raise SystemExit(0)", "1 / 0"])
 def test_the_interpreter_exits_and_what_was_requested_is_written(tmp_path, ending):
     program = textwrap.dedent(

@@ -283,6 +283,7 @@ def test_a_greedy_policy_without_a_mode_is_refused():
 # --- comparing exports -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_architecture_is_the_same_in_another_process_and_differs_where_it_should(tmp_path):
     here = policy_saver.PolicySaver(models.DiscretePolicy()).architecture
     again = policy_saver.PolicySaver(models.DiscretePolicy()).architecture

@@ -71,6 +71,7 @@ def test_the_hook_goes_by_any_clock(tmp_path, every, update):
     assert loader.load_policy(tmp_path / "here").get_train_step() == 4
 
 
+@pytest.mark.slow
 def test_the_hook_goes_on_where_a_run_ended(tmp_path):
     agent = make_agent()
     hook = policy_saver_hook.PolicySaverHook(
@@ -136,6 +137,7 @@ class WaitsForAFailure(monitor.BaseMonitor):
                 time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_a_failing_save_does_not_end_the_run(tmp_path, caplog, monkeypatch):
     write = snapshots.CheckpointWriter.write
 
@@ -238,6 +240,7 @@ def cart_pole_model(features, labels, mode, params):
     return model_fn.EstimatorSpec(mode, distribution=distribution, loss=loss, train_op=train_op)
 
 
+@pytest.mark.slow
 def test_the_hook_in_a_real_run(tmp_path):
     for max_steps in (3, 5):
         trained = agent.PGAgent(

@@ -23,6 +23,7 @@ tfd = tfp.distributions
 # --- acting ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("portable", [False, True], ids=["", "portable"])
 @pytest.mark.parametrize("name", ALL_POLICIES)
 def test_a_loaded_policy_acts_as_the_live_one(tmp_path, name, portable):
@@ -243,6 +244,7 @@ def test_a_seed_of_the_saver_fixes_the_sequence(tmp_path):
     assert (first[0] != first[1]).any()
 
 
+@pytest.mark.slow
 def test_a_seed_of_the_call_fixes_the_action_in_every_process(tmp_path):
     policy = models.DiscretePolicy(n=10)
     policy_saver.PolicySaver(policy, portable=True).save(tmp_path / "policy")

@@ -47,6 +47,7 @@ def test_flat_names_follow_the_nests(tmp_path):
     assert signatures["action"](**flat)["action/move"].shape == (2,)
 
 
+@pytest.mark.slow
 def test_the_flat_loop_of_the_documentation(tmp_path):
     policy = models.RecurrentPolicy()
     saver = policy_saver.PolicySaver(policy, seed=1)
@@ -76,6 +77,7 @@ def test_the_flat_loop_of_the_documentation(tmp_path):
     assert [spec.name for spec in tf.nest.flatten(saver.policy_state_spec)] == ["c", "h"]
 
 
+@pytest.mark.slow
 def test_saved_model_cli_shows_and_runs(tmp_path):
     policy = ready_made.GreedyPolicy(models.DiscretePolicy())
     policy_saver.PolicySaver(policy).save(tmp_path / "policy")
@@ -162,6 +164,7 @@ def test_portable_signatures_of_a_fixed_batch_size(tmp_path, name, batch_size):
     assert "sample" in fixed.signatures
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["discrete", "box", "squashed", "recurrent", "dict"])
 def test_tflite_gives_the_same_with_built_in_ops_only(tmp_path, name):
     policy = ALL_POLICIES[name]()

@@ -181,6 +181,7 @@ class Metric:
         return self.results.pop(0) if len(self.results) > 1 else self.results[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("async_saving", [False, True])
 def test_metadata_metrics(tmp_path, async_saving):
     agent, step = make_agent(), make_step()
@@ -258,6 +259,7 @@ def test_extra_functions_are_in_every_export_and_follow_checkpoints(tmp_path):
         assert float(loader.load_policy(tmp_path, kind=kind).scaled(tf.constant(1.0))) == 3.0
 
 
+@pytest.mark.slow
 def test_a_collect_policy_with_more_variables_is_updated_too(tmp_path):
     class Exploring(ready_made.TFPolicy):
         """Has a variable of its own in front of the actor's."""

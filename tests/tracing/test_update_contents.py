@@ -101,6 +101,7 @@ def test_an_agent_does_not_go_on_with_the_episode_of_another():
         assert len(memory) == timesteps
 
 
+@pytest.mark.slow
 def test_the_critic_of_trpo_with_a_recurrent_network_of_the_users():
     class Own(pgest.models.TRPO):
         def network(self, features):

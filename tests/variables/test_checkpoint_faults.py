@@ -63,6 +63,7 @@ KILLED = textwrap.dedent("""
 """)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["before", "between", "after"])
 def test_what_a_killed_writer_leaves_is_taken_where_complete_and_else_swept(tmp_path, moment):
     checkpoints.save(tmp_path, variables(), step=1)

@@ -158,6 +158,7 @@ def test_warm_start_reports_other_shapes_and_what_is_left_over(tmp_path):
     assert "dense_2/kernel of the checkpoint is not used" in report
 
 
+@pytest.mark.slow
 def test_an_agent_that_was_never_built_has_its_own_weights_after_an_evaluation_of_others(tmp_path):
     source = make_agent(tmp_path / "source")
     source.train("CartPole-v1", max_steps=3)
@@ -180,6 +181,7 @@ def test_an_agent_that_was_never_built_has_its_own_weights_after_an_evaluation_o
             )
 
 
+@pytest.mark.slow
 def test_an_evaluation_refuses_the_checkpoint_of_another_model(tmp_path):
     source = make_agent(tmp_path)
     source.train("CartPole-v1", max_steps=1)
@@ -201,6 +203,7 @@ def with_probe(features, labels, mode, params):
     return pgest.EstimatorSpec(mode, loss=tf.reduce_mean(probe))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["train", "evaluate"])
 def test_what_evaluation_alone_makes_is_in_no_checkpoint(tmp_path, first):
     agent = make_agent(tmp_path, with_probe)
@@ -226,6 +229,7 @@ def test_counters_are_readable_without_building_a_model(tmp_path):
     assert "learning_rate" not in " ".join(fresh.get_variable_names())
 
 
+@pytest.mark.slow
 def test_a_seed_that_was_drawn_comes_back(tmp_path):
     config = pgest.RunConfig(log_step_count_steps=None, jit_compile=False)
 

@@ -1,0 +1,88 @@
+"""What a step of the update looks at in the spec of a model_fn."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import tensorflow as tf
+
+from pgest import losses
+
+
+def seen(
+    spec: Any, build: Any, labels: Any, needs_divergence: bool
+) -> tuple[dict[str, Any], tf.Tensor]:
+    """What a step reports: metrics, and how far the policy is from the one that acted.
+
+    Args:
+      spec: what model_fn returned.
+      build: the call of model_fn.
+      labels: what it got.
+      needs_divergence: whether `target_kl` is given.
+
+    Raises:
+      ValueError: it is, and there is no distribution.
+    """
+    check_tensors(spec.distribution)
+    metrics = {"loss": spec.loss, **build.metrics, **spec.metrics}
+    divergence = tf.zeros([], tf.float32)
+    if spec.distribution is not None and "log_prob" in labels:
+        log_prob = spec.distribution.log_prob(labels["action"])
+        divergence = losses.approx_kl(log_prob, labels["log_prob"])
+        metrics.setdefault("policy/kl", divergence)
+    elif needs_divergence:
+        raise ValueError(
+            "target_kl needs the policy's distribution in TRAIN, to compare it with the one "
+            "that acted: return EstimatorSpec(..., distribution=...) in every mode, or leave "
+            "target_kl out."
+        )
+    if spec.distribution is not None:
+        mean_entropy = entropy(spec.distribution)
+        if mean_entropy is not None:
+            metrics.setdefault("policy/entropy", mean_entropy)
+    return metrics, divergence
+
+
+def numbers(metrics: dict[str, Any]) -> list[tf.Tensor]:
+    """Metrics as float32 scalars, read here."""
+    return [
+        tf.reshape(tf.cast(checked_metric(name, value), tf.float32), [])
+        for name, value in metrics.items()
+    ]
+
+
+def check_tensors(distribution: Any) -> None:
+    """Warns of a distribution that reads variables when it is asked: after the step, new values."""
+    held = [part.name for part in getattr(distribution, "trainable_variables", ())]
+    if held:
+        warnings.warn(
+            f"The distribution in TRAIN holds the variables {', '.join(held)} themselves, so that "
+            "policy/kl, policy/entropy and target_kl would see them as train_op leaves them: give "
+            "it tensors, for example tf.convert_to_tensor(variable), before minimize().",
+            stacklevel=2,
+        )
+
+
+def checked_metric(name: str, value: Any) -> tf.Tensor:
+    """A metric as a tensor, which has to be a scalar."""
+    value = tf.convert_to_tensor(value)
+    if value.shape.rank != 0 and value.shape.num_elements() != 1:
+        raise ValueError(
+            f"metrics[{name!r}] has shape {value.shape}; expected a scalar. Reduce it, for "
+            "example with tf.reduce_mean."
+        )
+    return value
+
+
+def entropy(distribution: Any) -> tf.Tensor | None:
+    """The mean entropy; None of a distribution that has none in closed form."""
+    try:
+        return tf.reduce_mean(distribution.entropy())
+    except NotImplementedError:
+        return None
+
+
+def operation(op: Any) -> Any:
+    """What a control dependency takes, of a tensor or an operation."""
+    return getattr(op, "op", op)
