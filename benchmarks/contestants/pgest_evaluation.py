@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from support import serving
 
 import pgest
@@ -17,6 +19,8 @@ class Evaluator:
 
     def __init__(self, work: serving.Work):
         config = pgest.RunConfig(tf_random_seed=0, log_step_count_steps=None)
+        if hasattr(config, "evaluate_in_copies"):  # the other version may know none
+            config = dataclasses.replace(config, evaluate_in_copies=True)
         self._agent = pgest.PGAgent(pgest.models.PPO(), pgest.RolloutMemory(16), config=config)
         self._env = long_poles.ID
         if work.num_envs > 1:

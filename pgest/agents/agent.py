@@ -232,7 +232,7 @@ class PGAgent:
 
         Args:
           env: as for `train`. Environments that pgest makes play the same episodes each time,
-            several at once in copies of an id or a factory (see "How a run flows").
+            of some ids several at once in copies (`RunConfig.evaluate_in_copies`).
           episodes: how many; shared out among the environments of a vector.
           checkpoint_path: evaluate these weights: a checkpoint, a directory (its newest), or
             "best" (what an `EvaluationHook` kept in `model_dir`); by default the present ones, in

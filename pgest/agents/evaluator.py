@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -76,25 +75,20 @@ class Evaluator:
         try:
             view.reset(0)
             view.observe()
-            # Hooks see one episode after the other, as they end.
-            group = None if hooks or not greedy else self._group_actor_of(view, num_episodes)
-            actor = group or self._actor_of(view, greedy)
+            actor = self._actor_of(view, greedy)
             memory = shares.Shares(num_episodes, view.num_envs)
             metrics = self._metrics_for(
                 batch_specs.batch_signature(actor, memory, view), actor, config
             )
             hooks = (*hooks, *(() if metrics is None else metrics.hooks))
             with prediction.told(self._model, hooks, env) as context:
-                together = None
-                if group is not None and not hooks:
-                    together = self._play_together(group, view, num_episodes, context)
+                # Hooks see one episode after the other, as they end.
+                together = None if hooks else self._together(actor, view, num_episodes)
                 if together is None:
-                    loop = loops.HostLoop(
-                        self._actor_of(view, greedy), view, memory, self._counters()
-                    )
+                    loop = loops.HostLoop(actor, view, memory, self._counters())
                     finished = _play(loop, memory, context, hooks)
                 else:
-                    finished, memory = together
+                    finished, memory = self._play_together(actor, together, num_episodes, context)
                 results = statistics(finished)
                 if metrics is not None and memory.can_sample():
                     results |= metrics(self._batch(actor, memory))
@@ -107,33 +101,38 @@ class Evaluator:
                     view.rest(index)
         return results
 
+    def _together(
+        self, actor: acting.Actor, view: environment_view.EnvironmentView, num_episodes: int
+    ) -> side_by_side.SideBySide | None:
+        """The view's environments with copies beside them; None where each plays alone."""
+        alone = environment_view.describe(view.env) in self._alone
+        if alone or not isinstance(actor, group_acting.GroupActor):
+            return None
+        return side_by_side.side_by_side(view, min(num_episodes, actor.most * actor.size))
+
     def _play_together(
         self,
-        actor: group_acting.GroupActor,
-        view: environment_view.EnvironmentView,
+        actor: acting.Actor,
+        together: side_by_side.SideBySide,
         num_episodes: int,
         context: monitor.RunContext,
-    ) -> tuple[list[episodes.EpisodeStatistics], shares.Shares] | None:
-        """Plays in the view and in copies beside it; None where there are none.
+    ) -> tuple[list[episodes.EpisodeStatistics], shares.Shares]:
+        """Plays in environments and in copies of them, and closes the copies.
 
         Raises:
           _AloneError: it failed, or the environments do not play in copies what they play alone.
         """
-        with contextlib.ExitStack() as made:
-            copies = side_by_side.side_by_side(view, min(num_episodes, actor.most * actor.size))
-            if copies is None:
-                return None
-            made.callback(copies.close)
-            memory = shares.GroupShares(num_episodes, view.num_envs, copies.numbers)
-            loop = loops.HostLoop(actor, copies, memory, self._counters())
+        with together:
+            memory = shares.GroupShares(num_episodes, together.size, together.numbers)
+            loop = loops.HostLoop(actor, together, memory, self._counters())
             try:
                 finished = _play(loop, memory, context, ())
             except environment_view.EnvironmentFailure:
                 # Alone it fails at the timestep that its user can find again; or it does not, as
                 # what cannot stand beside another of its kind.
-                raise _AloneError(environment_view.describe(view.env)) from None
-            if not copies.follow_from_seeds():
-                raise _AloneError(environment_view.describe(view.env))
+                raise _AloneError(environment_view.describe(together.env)) from None
+            if not together.follow_from_seeds():
+                raise _AloneError(environment_view.describe(together.env))
             return finished, memory
 
     def build(self, env: Any, config: update_config.UpdateConfig) -> None:
@@ -153,41 +152,42 @@ class Evaluator:
     def _actor_of(
         self, view: environment_view.EnvironmentView, greedy: bool = True
     ) -> acting.Actor:
+        """What acts in the view, and in copies beside it where there may be some.
+
+        It is one program for any number of episodes.
+        """
         spaces = (view.observation_space, view.action_space)
         mask_spec = batch_specs.mask_spec(view.action_mask)
         key = (view.num_envs, str(spaces), str(mask_spec), greedy)
-        if key not in self._actors:
-            self._actors[key] = acting.EvaluationActor(
-                self._model,
-                *spaces,
-                num_envs=view.num_envs,
-                mask_spec=mask_spec,
-                explore=not greedy,
-            )
-        self.predictor.remember(view, self._actors[key])
-        return self._actors[key]
-
-    def _group_actor_of(
-        self, view: environment_view.EnvironmentView, num_episodes: int
-    ) -> group_acting.GroupActor | None:
-        """What acts greedily in the view and in copies beside it; None where there are none."""
-        several = num_episodes > view.num_envs and 2 * view.num_envs <= group_acting.MOST
-        with_hooks = self._metrics is not None and self._metrics.hooks
-        alone = with_hooks or environment_view.describe(view.env) in self._alone
-        compiled = self._model.config.jit_compile
-        if not several or alone or not compiled or not side_by_side.may_be_copied(view):
-            return None
-        spaces = (view.observation_space, view.action_space)
-        mask_spec = batch_specs.mask_spec(view.action_mask)
-        key = (view.num_envs, str(spaces), str(mask_spec))
-        if key not in self._group_actors:
-            self._group_actors[key] = group_acting.group_actor(
-                self._model, spaces, mask_spec, view.observe(), view.action_mask
-            )
-        actor = self._group_actors[key]
-        if actor is not None:
-            self.predictor.remember(view, actor)
+        actor: acting.Actor | None = None
+        if greedy and self._may_be_grouped(view):
+            if key not in self._group_actors:
+                self._group_actors[key] = group_acting.group_actor(
+                    self._model, spaces, mask_spec, view.observe(), view.action_mask
+                )
+            actor = self._group_actors[key]
+        if actor is None:
+            if key not in self._actors:
+                self._actors[key] = acting.EvaluationActor(
+                    self._model,
+                    *spaces,
+                    num_envs=view.num_envs,
+                    mask_spec=mask_spec,
+                    explore=not greedy,
+                )
+            actor = self._actors[key]
+        self.predictor.remember(view, actor)
         return actor
+
+    def _may_be_grouped(self, view: environment_view.EnvironmentView) -> bool:
+        config = self._model.config
+        return bool(
+            config.jit_compile
+            and 2 * view.num_envs <= group_acting.MOST
+            and side_by_side.may_be_copied(view, config.evaluate_in_copies)
+            # A GPU chooses how it multiplies program by program: groups might round otherwise.
+            and not tf.config.list_logical_devices("GPU")
+        )
 
     def _counters(self) -> counters_lib.Counters:
         """Counters of the evaluation's own, so that it advances nobody else's."""

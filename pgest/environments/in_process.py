@@ -30,7 +30,7 @@ class InProcessEnvironments(EnvironmentView):
         owned: Whether pgest made them.
 
     Attributes:
-        factory: What makes one more of them; None where nobody knows, or where it takes long.
+        factory: What makes one more of them; None where nobody knows.
 
     Raises:
         ValueError: Spaces that differ or that pgest does not take.

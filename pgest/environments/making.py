@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import time
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
@@ -40,10 +39,6 @@ __all__ = ["EnvironmentFailure", "EnvironmentView", "Transition", "make", "view"
 
 Factory: TypeAlias = Callable[..., "gymnasium.Env | VectorEnv"]
 Vectorization: TypeAlias = Literal["sync", "async", "native"]
-
-# Of what takes more seconds to make, a simulator that has to start, nobody wants a second one
-# without having asked for it.
-_QUICK = 1.0
 
 
 def view(
@@ -162,9 +157,7 @@ def _in_process(
             stack.callback(env.close)
             return env
 
-        began = time.perf_counter()
         first = made()
-        quick = time.perf_counter() - began < _QUICK
         warn_of_statistics(first)
         several = num_envs is not None and num_envs > 1
         view_: EnvironmentView
@@ -182,7 +175,7 @@ def _in_process(
                 )
             view_ = InProcessEnvironments(envs, given=given, seed=seed, owned=True)
         stack.pop_all()
-        if quick and isinstance(view_, InProcessEnvironments):
+        if isinstance(view_, InProcessEnvironments):
             view_.factory = factory
     return view_
 

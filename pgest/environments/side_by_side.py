@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -17,9 +15,18 @@ from pgest.environments.in_process import InProcessEnvironments
 from pgest.environments.spaces import BatchedArray, BatchedNest, Nest
 from pgest.environments.view import EnvironmentFailure, EnvironmentView, Transition
 
-# Copies are made for about so many seconds: of a light environment all that are wanted, of a large
-# one a few.
-_SECONDS = 0.1
+# The modules of environments that are known to have nothing but their own state, all of which a
+# reset with a seed begins anew. FrozenLake's is none: a map may be drawn when it is made.
+_KNOWN = (
+    "gymnasium.envs.classic_control.acrobot",
+    "gymnasium.envs.classic_control.cartpole",
+    "gymnasium.envs.classic_control.continuous_mountain_car",
+    "gymnasium.envs.classic_control.mountain_car",
+    "gymnasium.envs.classic_control.pendulum",
+    "gymnasium.envs.toy_text.blackjack",
+    "gymnasium.envs.toy_text.cliffwalking",
+    "gymnasium.envs.toy_text.taxi",
+)
 # gymnasium's wrappers do something to their own episode and nothing else, but for these: those that
 # record write files of one name, and statistics would be of a part of the episodes.
 _ALONE = (
@@ -48,6 +55,7 @@ class SideBySide(InProcessEnvironments):
         copies: Further environments like them.
 
     Attributes:
+        size: B.
         numbers: The numbers of the episodes that each row has begun, in order.
     """
 
@@ -55,31 +63,30 @@ class SideBySide(InProcessEnvironments):
         envs = [*first._envs, *copies]
         super().__init__(envs, given=first.env, seed=first.seed, owned=True)
         self._copies = copies
+        self.first_index = first.first_index
         self._played = played.Unneeded(len(envs))  # nobody asks where an evaluation stands
         self._masked = first._masked
         self._mask_rows[: first.num_envs] = first._mask_rows
-        self._size = first.num_envs
+        self.size = first.num_envs
         self._first = first
-        self._begun = [1] * self._size
+        self._begun = [1] * self.size
         # Of the first copy's first episode: actions, and what followed.
         self._watched: list[tuple[Any, list[Any]]] = []
         self._watches = True
-        self.numbers: list[list[int]] = [
-            [0] if row < self._size else [] for row in range(len(envs))
-        ]
+        self.numbers: list[list[int]] = [[0] if row < self.size else [] for row in range(len(envs))]
         observation, given = self._observations.empty(), first.observe()
-        for row in range(self._size):
+        for row in range(self.size):
             self._observations.write(observation, row, first._observations.row(given, row))
-        for row in range(self._size, self.num_envs):
+        for row in range(self.size, self.num_envs):
             self._reset_one(observation, row)
-        self._start = _seen(self._observations, observation, self._size)
+        self._start = _seen(self._observations, observation, self.size)
         self._began(observation)
         first._observation = None
 
     @override
     def reset(self, episode: int = 0) -> None:
         self._watches = False
-        self._begun = [int(episode)] * self._size
+        self._begun = [int(episode)] * self.size
         self.numbers = [[] for _ in range(self.num_envs)]
         super().reset(episode)
 
@@ -87,7 +94,7 @@ class SideBySide(InProcessEnvironments):
     def step(self, action: Nest) -> Transition:
         transition = super().step(action)
         if self._watches:
-            row = self._size
+            row = self.size
             ended = bool(transition.terminated[row] or transition.truncated[row])
             seen = _seen(self._observations, transition.next_observation, row)
             given = self._actions.row(self._actions.detach(action), row)
@@ -102,7 +109,7 @@ class SideBySide(InProcessEnvironments):
         """
         env, arrays = self._envs[0], self._first._observations
         observation = arrays.empty()
-        seed = worker.episode_seed(self.seed, 0, self.numbers[self._size][0])
+        seed = worker.episode_seed(self.seed, self.first_index, self.numbers[self.size][0])
         try:
             value, _ = results.reset_values(env.reset(seed=seed))
             arrays.write(observation, 0, value)
@@ -121,15 +128,15 @@ class SideBySide(InProcessEnvironments):
 
     @override
     def _seed_of(self, index: int) -> int | None:
-        env = index % self._size
+        env = index % self.size
         number, self._begun[env] = self._begun[env], self._begun[env] + 1
         self.numbers[index].append(number)
-        return worker.episode_seed(self.seed, env, number)
+        return worker.episode_seed(self.seed, self.first_index + env, number)
 
     @override
     def _failure(self, message: str, index: int | None) -> EnvironmentFailure:
         # Whoever gave B environments knows of no others.
-        return super()._failure(message, None if index is None else index % self._size)
+        return super()._failure(message, None if index is None else index % self.size)
 
     @override
     def _close_environments(self) -> None:
@@ -146,12 +153,20 @@ def _same(left: list[Any], right: list[Any]) -> bool:
     return all(map(np.array_equal, left, right))
 
 
-def may_be_copied(view: EnvironmentView) -> bool:
-    """Whether a view is of environments that others can stand beside, as far as one can see."""
-    if not isinstance(view, InProcessEnvironments) or view.factory is None or view.seed is None:
+def may_be_copied(view: EnvironmentView, wish: bool | None = None) -> bool:
+    """Whether a view is of environments that others may stand beside.
+
+    Args:
+        view: The view, reset.
+        wish: None: of an id that is known to be nothing but its own state; True: of other ids
+            and of factories too; False: of none.
+    """
+    if wish is False or not isinstance(view, InProcessEnvironments):
+        return False
+    if view.factory is None or view.seed is None or not (wish or isinstance(view.env, str)):
         return False
     env: Any = view._envs[0]
-    if getattr(env, "render_mode", None) == "human":
+    if getattr(env, "render_mode", None) is not None:
         return False
     while isinstance(env, gymnasium.Wrapper):
         kind = type(env)
@@ -159,38 +174,35 @@ def may_be_copied(view: EnvironmentView) -> bool:
         if not own or issubclass(kind, _ALONE):
             return False
         env = env.env
+    module = type(env).__module__
     # A world of Box2D is not quite a new one after a reset.
-    return not type(env).__module__.startswith("gymnasium.envs.box2d")
+    return module in _KNOWN or (bool(wish) and not module.startswith("gymnasium.envs.box2d"))
 
 
-def side_by_side(
-    first: EnvironmentView, most: int, clock: Callable[[], float] = time.perf_counter
-) -> SideBySide | None:
-    """Environments with copies beside them; None where no copy could be made.
+def side_by_side(first: EnvironmentView, most: int) -> SideBySide | None:
+    """Environments with copies beside them; None where no copy is wanted or could be made.
 
     Args:
         first: What `may_be_copied`, reset to its first episodes.
-        most: How many environments there may be in all.
-        clock: Tells the time, in seconds.
+        most: How many environments there are to be in all.
     """
     if not isinstance(first, InProcessEnvironments) or first.factory is None:
         return None
+    if first.num_envs >= most:
+        return None
     copies: list[Any] = []
     known = {id(env.unwrapped) for env in first._envs}
-    until = clock() + _SECONDS
     with contextlib.ExitStack() as made:
         try:
-            while first.num_envs + len(copies) < most and clock() < until:
+            while first.num_envs + len(copies) < most:
                 env = first.factory()
                 if id(env.unwrapped) in known:  # one object again and again
                     return None
                 known.add(id(env.unwrapped))
                 made.callback(env.close)
                 copies.append(env)
-            if copies:
-                together = SideBySide(first, copies)
-                made.pop_all()
-                return together
+            together = SideBySide(first, copies)
         except Exception:  # a licence for one, a port that is taken: then there is one
             return None
-    return None
+        made.pop_all()
+    return together

@@ -1,58 +1,15 @@
 """An evaluation plays the episodes of one environment in several copies, and gets the same."""
 
-import contextlib
-
 import gymnasium
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
-import tf_keras
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 
 import pgest
-from pgest.environments import making, side_by_side
+from tests.agents.copied_environments import Made, SteadyEnv, Unknown, agent_of, plain
 from tests.environments.environment_fakes import CountingEnv, FailingEnv, PayingEnv
-
-
-class Unknown(gymnasium.Wrapper):
-    """Does nothing; but of a user's wrapper nobody knows that, so it is not copied."""
-
-
-def agent_of(model=None, **settings):
-    config = pgest.RunConfig(tf_random_seed=3, log_step_count_steps=None, **settings)
-    model = model or pgest.models.PPO(hidden_sizes=(8,))
-    return pgest.PGAgent(model, pgest.RolloutMemory(16), config=config)
-
-
-def plain(features, labels, mode):
-    """Without a loss of EVAL, so that only what was played is compared."""
-    if mode == pgest.Modes.EVAL:
-        raise NotImplementedError
-    hidden = tf_keras.layers.Dense(8, activation="tanh")(tf.cast(features["state"], tf.float32))
-    choices = int(pgest.get_action_space().n)
-    distribution = tfp.distributions.Categorical(logits=tf_keras.layers.Dense(choices)(hidden))
-    if mode == pgest.Modes.PREDICT:
-        return pgest.EstimatorSpec(mode, distribution=distribution)
-    loss = -tf.reduce_mean(distribution.log_prob(labels["action"]) * labels["advantage"])
-    train_op = pgest.minimize(loss, tf_keras.optimizers.Adam(1e-2))
-    return pgest.EstimatorSpec(mode, distribution=distribution, loss=loss, train_op=train_op)
-
-
-class SteadyEnv(CountingEnv):
-    """Shows nothing of the episodes before."""
-
-    def observe(self):
-        return np.array([self.steps, 0], np.float32)
-
-
-class Made:  # a factory that keeps what it has made
-    def __init__(self, make):
-        self.make, self.envs = make, []
-
-    def __call__(self):
-        self.envs.append(self.make())
-        return self.envs[-1]
 
 
 class MaskedPole(gymnasium.Env):
@@ -122,6 +79,15 @@ def test_results_are_those_of_one_after_the_other_bit_for_bit(name):
     assert len(made.envs) > 1, "it was not found to need to be alone"
 
 
+def test_any_number_of_episodes_has_one_trace():
+    agent = agent_of(plain)
+    agent.evaluate("CartPole-v1", episodes=1)
+    traces = dict(agent.model.traces)
+    for episodes in (2, 40, 1):
+        agent.evaluate("CartPole-v1", episodes=episodes)
+    assert agent.model.traces == traces
+
+
 def test_several_environments_get_copies_for_their_further_episodes():
     agent = agent_of(pgest.models.PPO(hidden_sizes=(16, 16)))
     agent.train("CartPole-v1", timesteps=64)
@@ -184,70 +150,6 @@ def test_the_order_of_episodes_is_that_of_their_numbers():
     agent = agent_of(plain)
     results = agent.evaluate(lambda: Unknown(ByNumber([0.0] * 3)), episodes=9)
     assert results == agent.evaluate(lambda: ByNumber([0.0] * 3), episodes=9)
-
-
-@pytest.mark.parametrize("why", ["one object", "a licence for one", "a recorder"])
-def test_what_cannot_be_copied_is_played_alone(why, tmp_path):
-    made = []
-
-    def make():
-        if why == "one object" and made:
-            return made[0]
-        if why == "a licence for one" and made:
-            raise OSError("in use")
-        env = SteadyEnv(length=3)
-        if why == "a recorder":
-            env = gymnasium.wrappers.NormalizeReward(env)
-        made.append(env)
-        return env
-
-    agent = agent_of(plain)
-    with pytest.warns(UserWarning) if why == "a recorder" else contextlib.nullcontext():
-        assert agent.evaluate(make, episodes=4)["length_mean"] == 3
-    assert len(made) == 1
-    assert made[0].unwrapped.closed == 1
-
-
-def test_copies_are_made_for_a_short_time_only():
-    with making.view(SteadyEnv, seed=0) as view:
-        view.observe()
-        times = iter([0.0, 0.05, 0.2])
-        with side_by_side.side_by_side(view, 8, clock=lambda: next(times)) as together:
-            assert together.num_envs == 2
-        times = iter([0.0, 0.2])
-        assert side_by_side.side_by_side(view, 8, clock=lambda: next(times)) is None
-
-
-def test_what_takes_long_to_make_is_not_copied(monkeypatch):
-    monkeypatch.setattr(making, "_QUICK", 0.0)
-    made = Made(lambda: SteadyEnv(length=3))
-    assert agent_of(plain).evaluate(made, episodes=4)["length_mean"] == 3
-    assert len(made.envs) == 1
-
-
-def test_there_are_never_more_than_32():
-    made = Made(lambda: SteadyEnv(length=2))
-    assert agent_of(plain).evaluate(made, episodes=100)["episodes"] == 100
-    assert len(made.envs) <= 32
-    assert [env.closed for env in made.envs] == [1] * len(made.envs)
-
-
-@pytest.mark.parametrize(
-    "wrapped",
-    [Unknown, lambda env: gymnasium.wrappers.TransformReward(env, lambda reward: reward)],
-    ids=["a wrapper of a user's", "a function of a user's"],
-)
-def test_what_is_unknown_is_not_copied(wrapped):
-    made = Made(lambda: wrapped(SteadyEnv(length=3)))
-    agent_of(plain).evaluate(made, episodes=4)
-    assert len(made.envs) == 1
-
-
-def test_what_gymnasium_makes_of_such_functions_is_copied():
-    wrap = gymnasium.wrappers.ClipReward
-    made = Made(lambda: wrap(SteadyEnv(length=3), min_reward=-1.0, max_reward=1.0))
-    agent_of(plain).evaluate(made, episodes=4)
-    assert len(made.envs) > 1
 
 
 def test_an_agent_that_has_not_trained_begins_with_the_same_weights():
