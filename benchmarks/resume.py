@@ -2,11 +2,12 @@
 
     python benchmarks/resume.py [--quick] [--rows "LSTM"] [--kills 20]
 
-Of each kind, one run is left alone. Then, as often as `--kills` says, the same run is started in a
-process of its own, killed by SIGKILL at a random moment, started again with the same command until
-it ends, and compared with the one that was left alone: weights, episodes, the points that
-TensorBoard shows, the best checkpoint and the exports. The goal is no difference. Checkpoints go by
-steps, seconds and episodes in turn.
+Of each kind, one run is left alone. Then the same run is started in a process of its own, killed by
+SIGKILL at a random moment, started again with the same command, killed again, up to four times, and
+at last left to its end. It is compared with the one that was left alone: weights, episodes, the
+points that TensorBoard shows, the best checkpoint and the exports. The goal is no difference. So it
+goes on until there were as many kills as `--kills` says. Checkpoints go by steps, seconds and
+episodes in turn.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ import numpy as np
 from support import measuring
 
 KILLS, QUICK = 100, 2
+_KILLS_OF_A_RUN = 4
 _CLOCKS = ({"steps": 3}, {"seconds": 0.05}, {"episodes": 7})
 
 
@@ -208,26 +210,32 @@ def start(kind: Kind, directory: Path, clock: Mapping[str, float]) -> int:
     os._exit(status)
 
 
-def kill_once(kind: Kind, directory: Path, clock: Mapping[str, float], seconds: float) -> float:
-    """Kills the run after so long, and lets it end then.
+def kill(
+    kind: Kind, directory: Path, clock: Mapping[str, float], moments: Sequence[float]
+) -> list[float]:
+    """Kills the run after so many seconds of each of its processes, and lets it end then.
 
     Returns:
-      Seconds between the newest checkpoint and the kill: what is done again. NaN where the run had
-      ended already.
+      Of each kill, seconds between the newest checkpoint and the kill: what is done again. Fewer
+      than `moments` where the run had ended before.
     """
-    child = start(kind, directory, clock)
-    time.sleep(seconds)
-    os.kill(child, signal.SIGKILL)
-    killed = time.time()
-    os.waitpid(child, 0)
-    if (directory / "end.json").exists():
-        return float("nan")
-    written = [os.path.getmtime(path) for path in glob.glob(f"{directory}/run/*.index")]
-    if os.waitpid(start(kind, directory, clock), 0)[1]:
-        raise RuntimeError(f"{kind.label} failed where it went on.")
+    lost = []
+    for seconds in moments:
+        child = start(kind, directory, clock)
+        time.sleep(seconds)
+        os.kill(child, signal.SIGKILL)
+        killed = time.time()
+        os.waitpid(child, 0)
+        if (directory / "end.json").exists():
+            break
+        written = [os.path.getmtime(path) for path in glob.glob(f"{directory}/run/*.index")]
+        lost.append(min(killed - max(written, default=0.0), seconds))
+    else:
+        if os.waitpid(start(kind, directory, clock), 0)[1]:
+            raise RuntimeError(f"{kind.label} failed where it went on.")
     if not json.loads((directory / "end.json").read_text())["records"][0]:
-        return float("nan")  # its last checkpoint was written: nothing was left to do
-    return killed - max(written, default=killed - seconds)
+        return []  # its last checkpoint was written: nothing was left to do
+    return lost
 
 
 def points(directory: Path) -> dict[str, list[tuple[int, bytes]]]:
@@ -282,7 +290,8 @@ def differences(whole: Path, other: Path) -> tuple[float, bool, bool, bool]:
 def row_of(kind: Kind, kills: int) -> dict[str, Any]:
     """The line of one kind."""
     chance = random.Random(kind.label)
-    weights, episodes, curves, kept_others, lost = [], 0, 0, 0, []
+    weights: list[float] = []
+    episodes, curves, kept_others, lost = 0, 0, 0, []
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / "whole"
         whole.mkdir()
@@ -295,10 +304,12 @@ def row_of(kind: Kind, kills: int) -> dict[str, Any]:
             directory = Path(folder) / str(attempt)
             directory.mkdir()
             clock = _CLOCKS[attempt % len(_CLOCKS)]
-            again = kill_once(kind, directory, clock, chance.uniform(0.1, 1.1) * seconds)
-            if np.isnan(again):
+            count = min(_KILLS_OF_A_RUN, kills - len(lost))
+            moments = [chance.uniform(0.1, 1.1) * seconds for _ in range(count)]
+            again = kill(kind, directory, clock, moments)
+            if not again:
                 continue
-            lost.append(again)
+            lost += again
             difference, other_episodes, other_curves, other_kept = differences(whole, directory)
             if difference or other_episodes or other_curves or other_kept:
                 print(f"{kind.label}: {directory} differs, by {clock}", file=sys.stderr, flush=True)
@@ -309,6 +320,7 @@ def row_of(kind: Kind, kills: int) -> dict[str, Any]:
     return {
         "work": kind.label,
         "kills": len(lost),
+        "runs": len(weights),
         "came back equal": sum(difference == 0.0 for difference in weights),
         "largest difference of a weight": max(weights),
         "other episodes": episodes,

@@ -372,6 +372,7 @@ def write_summaries(
             shown = summaries.evaluation_scalars(results)
             summaries.write_points(shown, summaries.EVALUATION_TAGS)
         writer.flush()
+        events.note_again()
     except (tf.errors.OpError, OSError) as error:  # what was played is worth more than its curve
         events.drop(folder)
         path = os.path.join(str(events.model_dir), folder)

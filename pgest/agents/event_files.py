@@ -31,6 +31,7 @@ class EventWriters:
     def __init__(self, model_dir: str | None):
         self.model_dir = model_dir
         self._writers: dict[tuple[str, bool], Any] = {}
+        self._ended_at: str | None = None  # the checkpoint that the last run ended with
 
     def writer(self, folder: str = "", *, of_run: bool = True) -> tf.summary.SummaryWriter | None:
         """The writer of a directory of `model_dir`; None without one.
@@ -41,6 +42,8 @@ class EventWriters:
         """
         if self.model_dir is None:
             return None
+        # Readers leave a file for good once there is a newer one beside it.
+        of_run = of_run or ((folder, True) in self._writers and self._is_last)
         if (folder, of_run) not in self._writers:
             suffix = _OF_RUN if of_run else ".v2"
             self._writers[folder, of_run] = tf.summary.create_file_writer(
@@ -57,6 +60,37 @@ class EventWriters:
         """Lets the next point in a directory open a new file, after a write that failed."""
         for of_run in (True, False):
             self._writers.pop((folder, of_run), None)
+
+    def begin(self) -> None:
+        """A run begins: what it has written counts with its checkpoints."""
+        self._ended_at = None
+
+    def note(self, checkpoint: str | None) -> None:
+        """Notes how far the files are part of a run that has ended in order, with all its hooks.
+
+        Args:
+          checkpoint: the run's last; hooks may have written to the files after it.
+        """
+        self._ended_at = checkpoint
+        self._write_note()
+
+    def note_again(self) -> None:
+        """Counts what was written after the run that ended last; nothing while one is under way."""
+        if self._is_last:
+            self._write_note()
+
+    @property
+    def _is_last(self) -> bool:
+        """Whether the last run in `model_dir`, of whichever process, was of these and has ended."""
+        return self._ended_at is not None and noted(self.model_dir, self._ended_at) is not None
+
+    def _write_note(self) -> None:
+        if self.model_dir is None or self._ended_at is None:
+            return
+        note = {"checkpoint": os.path.basename(self._ended_at), "sizes": self.sizes()}
+        # Nothing is noted in a directory that cannot be written to.
+        with contextlib.suppress(OSError):
+            whole_files.write_text(os.path.join(self.model_dir, _NOTE), json.dumps(note))
 
     def sizes(self) -> dict[str, int]:
         """Bytes of each file of the run, by its name in `model_dir`, all that was written in it."""
@@ -84,21 +118,6 @@ def cut_back(model_dir: str | None, sizes: Mapping[str, int]) -> None:
                 os.remove(path)
             elif size > sizes[name]:
                 os.truncate(path, sizes[name])
-
-
-def note(model_dir: str | None, checkpoint: str | None, sizes: Mapping[str, int]) -> None:
-    """Notes how far the files are part of a run that has ended in order, with all its hooks.
-
-    Args:
-      model_dir: of the run; nothing is noted in one that cannot be written to.
-      checkpoint: the run's last; hooks may have written to the files after it.
-      sizes: as `EventWriters.sizes` gave them.
-    """
-    if model_dir is None or checkpoint is None:
-        return
-    text = json.dumps({"checkpoint": os.path.basename(checkpoint), "sizes": dict(sizes)})
-    with contextlib.suppress(OSError):
-        whole_files.write_text(os.path.join(model_dir, _NOTE), text)
 
 
 def noted(model_dir: str | None, checkpoint: str) -> dict[str, int] | None:

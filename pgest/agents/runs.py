@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pgest.agents import agreement, descriptions, event_files, resuming, turns
+from pgest.agents import agreement, descriptions, resuming, turns
 from pgest.contract import episodes as episodes_lib
 from pgest.contract import reports
 from pgest.hooks import monitor
@@ -62,6 +62,7 @@ class Run(monitor.RunContext):
 
     def __enter__(self) -> Run:
         self._agent._run = self
+        self._agent.events.begin()
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._handlers[number] = signal.signal(number, self._interrupted)
@@ -130,10 +131,11 @@ class Run(monitor.RunContext):
         self,
         finished: Sequence[episodes_lib.EpisodeStatistics] = (),
         metrics: Mapping[str, float] | None = None,
+        batch_timestep: int | None = None,
     ) -> None:
         """Tells the hooks of episodes that ended together, and of an update after them."""
         self.look()
-        self.turns.tell(finished, metrics)
+        self.turns.tell(finished, metrics, batch_timestep)
 
     def before_update(self) -> None:
         """Tells the hooks that an update comes."""
@@ -193,7 +195,7 @@ class Run(monitor.RunContext):
 
     def _note_files(self) -> None:
         if self.turns.begun() and not self.was_broken_off:
-            event_files.note(self.model_dir, self.last_checkpoint, self._agent.events.sizes())
+            self._agent.events.note(self.last_checkpoint)
 
     @property
     def was_broken_off(self) -> bool:

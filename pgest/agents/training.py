@@ -166,13 +166,16 @@ class HostTrainer:
     def _finish(self, run: runs.Run) -> None:
         """Ends the update under way; that of a run which has failed is dropped."""
         if self._background is not None and self._updating is run:
+            *_, timestep, _ = self._arguments
             self._updating, self._arguments = None, ()
-            self._updated(run, self._background.finish())
+            self._updated(run, self._background.finish(), timestep)
 
-    def _updated(self, run: runs.Run, updated: updating.Updated) -> None:
+    def _updated(
+        self, run: runs.Run, updated: updating.Updated, batch_timestep: int | None = None
+    ) -> None:
         self._agent.counters.step += updated.steps
         self.loop.loss = updated.metrics["loss"]
-        run.happened(metrics=updated.metrics)
+        run.happened(metrics=updated.metrics, batch_timestep=batch_timestep)
 
     def state(self) -> dict[str, np.ndarray]:
         """Numbers by name, which bring a new trainer to where this one is."""

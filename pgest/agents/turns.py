@@ -50,16 +50,21 @@ class Turns:
         return list(self._hooks.values())
 
     def tell(
-        self, finished: Sequence[EpisodeStatistics] = (), metrics: Mapping[str, float] | None = None
+        self,
+        finished: Sequence[EpisodeStatistics] = (),
+        metrics: Mapping[str, float] | None = None,
+        batch_timestep: int | None = None,
     ) -> None:
         """Tells of episodes that ended, and then of an update.
 
         Args:
           finished: all that ended since this was last called, since the counters have them all.
           metrics: of the update; None: there was none.
+          batch_timestep: see `RunContext`.
         """
         self._untold += [(_EPISODE, statistics) for statistics in finished]
         if metrics is not None:
+            self._context.batch_timestep = batch_timestep
             self._untold.append((_UPDATE, metrics))
         self._to_come = list(self._hooks)
         self.go_on()
@@ -90,6 +95,7 @@ class Turns:
             "untold": [[kind, _plain(what)] for kind, what in self._untold],
             "finished": [_plain(statistics) for statistics in self._finished],
             "metrics": dict(context.metrics),
+            "batch_timestep": context.batch_timestep,
             "evaluations": [dataclasses.asdict(made) for made in context.evaluations],
         }
         return json.dumps(document)
@@ -115,6 +121,7 @@ class Turns:
         self._untold = [(kind, _event(kind, what)) for kind, what in document["untold"]]
         self._finished = [EpisodeStatistics(**values) for values in document["finished"]]
         self._context.metrics = document["metrics"]
+        self._context.batch_timestep = document.get("batch_timestep")  # earlier versions had none
 
 
 def _state(hook: monitor.BaseMonitor) -> Any:

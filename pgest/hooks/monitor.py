@@ -75,6 +75,8 @@ class RunContext:
       step: `global_step` after what just happened.
       timestep: `global_timestep` after what just happened.
       episode: `global_episode` after what just happened.
+      batch_timestep: `global_timestep` when the batch of the last update was full, where others
+        were collected since (`overlap_updates`); else None.
       metrics: floats by name, of the last update ("loss", "policy/entropy", …); empty before it.
       episodes: in `after_run` the episodes that ended since the previous update, in
         `after_episode` exactly the one, else empty.
@@ -104,6 +106,7 @@ class RunContext:
         self.step = 0
         self.timestep = 0
         self.episode = 0
+        self.batch_timestep: int | None = None
         self.metrics: Mapping[str, float] = {}
         self.episodes: Sequence[episodes_module.EpisodeStatistics] = ()
         self.evaluations: list[Evaluation] = []

@@ -73,6 +73,7 @@ class StepCounterHook(monitor.BaseMonitor):
         self._timer = self._every.timer(context)
         self._speedometer = Speedometer(context)
         self._measured_at = (context.step, context.timestep)
+        self._drawn_at: int | None = None
 
     def state(self) -> dict[str, Any]:
         """When the next measurement is due."""
@@ -102,7 +103,10 @@ class StepCounterHook(monitor.BaseMonitor):
             return
         self._measured_at = (context.step, context.timestep)
         scalars = {f"speed/{unit}_per_second": value for unit, value in speeds.items()}
-        summaries.write_scalars(context, scalars, x_axis=self._x_axis)
+        x = context.step if self._x_axis == "global_step" else context.timestep
+        if x != self._drawn_at:  # the clock may count what the curve is not drawn against
+            self._drawn_at = x
+            summaries.write_scalars(context, scalars, x_axis=self._x_axis)
         _LOGGER.info(
             "step %d, timestep %d, episode %d: %s",
             context.step, context.timestep, context.episode,

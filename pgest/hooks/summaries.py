@@ -82,6 +82,7 @@ def write_scalars(
     scalars: Mapping[str, float],
     *,
     x_axis: str = "global_timestep",
+    timestep: int | None = None,
 ) -> None:
     """Writes one point for each tag at the context's present counter.
 
@@ -89,11 +90,14 @@ def write_scalars(
       context: where to; nothing happens for a run without a `model_dir`.
       scalars: floats by tag.
       x_axis: "global_timestep" or "global_step".
+      timestep: in place of the context's own.
     """
     writer = context.summary_writer
     if writer is None or not scalars:
         return
     step = getattr(context, _COUNTER_OF_AXIS[x_axis])
+    if timestep is not None and x_axis == "global_timestep":
+        step = timestep
     with context.writing_summaries(), writer.as_default(step=step):
         write_points(scalars, TAGS)
 
@@ -246,6 +250,14 @@ class SummarySaverHook(monitor.BaseMonitor):
         # Between two updates the metrics are still those of the first: one point is enough.
         if context.metrics and self._metrics_written_at != context.step:
             self._metrics_written_at = context.step
-            scalars.update(context.metrics)
+            if context.batch_timestep is None:
+                scalars.update(context.metrics)
+            else:  # no timestep comes between the last two updates: each is drawn at its batch
+                write_scalars(
+                    context,
+                    context.metrics,
+                    x_axis=self._x_axis,
+                    timestep=context.batch_timestep,
+                )
         write_scalars(context, scalars, x_axis=self._x_axis)
         self._ask = True

@@ -304,9 +304,15 @@ def _register(directory: str, path: str, keep_max: int | None, keep_every_n_hour
         all_model_checkpoint_timestamps=[t for _, t in kept],
         last_preserved_timestamp=last_preserved,
     )
-    whole_files.write_text(
-        os.path.join(directory, "checkpoint"), text_format.MessageToString(proto)
-    )
+    state_file = os.path.join(directory, "checkpoint")
+    try:
+        whole_files.write_text(state_file, text_format.MessageToString(proto))
+    except OSError as error:
+        raise OSError(
+            f"The checkpoint {path!r} is complete, but {state_file!r}, the file that names it, "
+            f"could not be written: {whole_files.reason(error)} Make room, or move what is in the "
+            "way, and start again: the run goes on from this checkpoint."
+        ) from error
 
 
 def _state(directory: str) -> Any:

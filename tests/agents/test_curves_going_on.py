@@ -79,9 +79,55 @@ def test_each_process_writes_one_file_a_directory(killed, tmp_path):
     assert [len(files(killed[0] / folder)) for folder in FOLDERS] == [1, 1]
     agent = train(copy)
     assert [len(files(copy / folder)) for folder in FOLDERS] == [2, 2]
-    for _ in range(3):
-        agent.evaluate("CartPole-v1", episodes=1, name="test")
-    assert len(files(copy / "eval_test")) == 1
+    for name in ("test", None, "test", None):
+        agent.evaluate("CartPole-v1", episodes=1, name=name)
+    assert [len(files(copy / folder)) for folder in ("eval_test", "eval")] == [1, 2]
+
+
+def test_what_is_evaluated_after_a_run_stays_where_other_processes_go_on(tmp_path):
+    """It stands in the run's own file, which the next process cuts back to where the run ended."""
+    agent = train(tmp_path)
+    (steps,) = (len(points(tmp_path / "eval")[tag]) for tag in ["episode/return"])
+    agent.evaluate("CartPole-v1", episodes=2)
+    train_on = {"max_timesteps": 256}
+    new = pgest.PGAgent(model_fns.actor_critic, pgest.RolloutMemory(8), None, tmp_path)
+    new.train(pgest.make("CartPole-v1", num_envs=4), **train_on)
+    found = accumulated(tmp_path / "eval", "episode/return")
+    assert len(found) == steps + 1 and len(files(tmp_path / "eval")) == 1
+    # Another process has trained meanwhile: the first one's file is not its own any more.
+    agent.evaluate("CartPole-v1", episodes=3)
+    last = pgest.PGAgent(model_fns.actor_critic, pgest.RolloutMemory(8), None, tmp_path)
+    last.train(pgest.make("CartPole-v1", num_envs=4), max_timesteps=320)
+    assert len(accumulated(tmp_path / "eval", "episode/return")) == steps + 2
+
+
+def accumulated(directory, tag):
+    """The points of all files of a directory."""
+    return [
+        event
+        for file in files(directory)
+        for event in event_accumulator.EventAccumulator(file).Reload().Tensors(tag)
+    ]
+
+
+@pytest.mark.parametrize("x_axis", ["global_timestep", "global_step"])
+def test_overlapped_updates_are_drawn_at_their_own_timesteps(x_axis, tmp_path):
+    config = pgest.RunConfig(
+        tf_random_seed=5, log_step_count_steps=None, save_summary_steps=None, jit_compile=False,
+        overlap_updates=True,
+    )  # fmt: skip
+    agent = pgest.PGAgent(model_fns.actor_critic, pgest.RolloutMemory(8), None, tmp_path, config)
+    every = pgest.Every(steps=1)
+    hooks = [
+        pgest.SummarySaverHook(every, x_axis=x_axis),
+        pgest.StepCounterHook(every, x_axis=x_axis),
+    ]
+    agent.train(pgest.make("CartPole-v1", num_envs=4), hooks=hooks, max_steps=6)
+    curves = points(tmp_path)
+    wanted = range(1, 7) if x_axis == "global_step" else range(32, 193, 32)
+    assert [x for x, _ in curves["loss"]] == list(wanted)
+    speeds = [event.step for event in accumulated(tmp_path, "speed/steps_per_second")]
+    assert len(set(speeds)) == len(speeds) >= 4
 
 
 def served(logdir, tags, *arguments):

@@ -331,3 +331,13 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
     whole = make_agent().train("CartPole-v1", max_steps=steps)
     for name, value in model_fns.weights(whole).items():
         np.testing.assert_array_equal(model_fns.weights(agent)[name], value, err_msg=name)
+
+
+def test_a_state_file_that_cannot_be_written_is_named_and_the_checkpoint_stays(tmp_path):
+    (tmp_path / "checkpoint").mkdir()
+    with pytest.raises(OSError, match="is complete, but .*checkpoint'.* move what is in the way"):
+        checkpoints.save(tmp_path, {"w": tf.Variable(1.0)}, step=3)
+    assert checkpoints.latest(tmp_path) == str(tmp_path / "model.ckpt-3")
+    (tmp_path / "checkpoint").rmdir()
+    checkpoints.save(tmp_path, {"w": tf.Variable(2.0)}, step=4)
+    assert tf.train.latest_checkpoint(tmp_path) == str(tmp_path / "model.ckpt-4")
