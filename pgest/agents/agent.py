@@ -254,7 +254,14 @@ class PGAgent:
                 results[counter] = float(getattr(self.counters, counter[len("global_") :]))
         if self._trainer is not None and self._trainer.uses(env):
             self._trainer.forget_episode()  # its environment was taken away from it
-        evaluator.write_summaries(self.events, name, results, of_run=self._run is not None)
+        run = self._run
+        evaluator.write_summaries(
+            self.events,
+            name,
+            results,
+            of_run=run is not None,
+            timestep=None if run is None else run.turns.update_of,
+        )
         return results
 
     @foreign_names.told

@@ -353,6 +353,7 @@ def write_summaries(
     results: Mapping[str, float],
     *,
     of_run: bool,
+    timestep: int | None = None,
 ) -> None:
     """Writes an evaluation to TensorBoard, at its `global_timestep`, beside the training run.
 
@@ -361,9 +362,10 @@ def write_summaries(
       name: of the evaluation.
       results: what `PGAgent.evaluate` returns.
       of_run: whether a run under way has asked for it.
+      timestep: in place of that of the results.
     """
     folder = "eval" if name is None else f"eval_{name}"
-    step = int(results[counters_lib.GLOBAL_TIMESTEP])
+    step = int(results[counters_lib.GLOBAL_TIMESTEP]) if timestep is None else timestep
     try:
         writer = events.writer(folder, of_run=of_run)
         if writer is None:

@@ -36,6 +36,12 @@ class Turns:
         """Whether hooks are being told: everything stands where a run can go on."""
         return bool(self._untold)
 
+    @property
+    def update_of(self) -> int | None:
+        """The context's `batch_timestep` while hooks are told of an update; else None."""
+        telling = bool(self._untold) and self._untold[0][0] == _UPDATE
+        return self._context.batch_timestep if telling else None
+
     def begin(self, hooks: Sequence[monitor.BaseMonitor]) -> None:
         """Begins every hook, in order; `state` and `restore` call them by class and number."""
         counts: dict[str, int] = {}

@@ -122,8 +122,10 @@ def test_overlapped_updates_are_drawn_at_their_own_timesteps(x_axis, tmp_path):
         pgest.SummarySaverHook(every, x_axis=x_axis),
         pgest.StepCounterHook(every, x_axis=x_axis),
     ]
+    hooks.append(pgest.EvaluationHook("CartPole-v1", every, episodes=1))
     agent.train(pgest.make("CartPole-v1", num_envs=4), hooks=hooks, max_steps=6)
     curves = points(tmp_path)
+    assert [x for x, _ in points(tmp_path / "eval")["episode/return"]] == list(range(32, 193, 32))
     wanted = range(1, 7) if x_axis == "global_step" else range(32, 193, 32)
     assert [x for x, _ in curves["loss"]] == list(wanted)
     speeds = [event.step for event in accumulated(tmp_path, "speed/steps_per_second")]
