@@ -138,7 +138,7 @@ bench: $(VENV)/.installed-bench $(JAX_VENV)/.installed  ## The benchmarks (long)
 	@set -e; unset TF_ENABLE_ONEDNN_OPTS; \
 	PGEST_TF_AGENTS_PYTHON=$${PGEST_TF_AGENTS_PYTHON:-$$($(BIN)/python tests/interop/own_environments.py tf-agents || true)}; \
 	if [ -n "$$PGEST_TF_AGENTS_PYTHON" ]; then export PGEST_TF_AGENTS_PYTHON; else unset PGEST_TF_AGENTS_PYTHON; fi; \
-	for program in collecting training_speed limits loop_profile footprint; do \
+	for program in collecting training_speed evaluation limits loop_profile footprint; do \
 	  echo "benchmarks/$$program.py"; $(BIN)/python -u benchmarks/$$program.py $(BENCH_ARGS); \
 	done; \
 	if [ -z "$(findstring --quick,$(BENCH_ARGS))" ]; then $(BIN)/python benchmarks/training_speed.py --learning; fi; \

@@ -231,7 +231,8 @@ class PGAgent:
         """Plays episodes and says how good they were.
 
         Args:
-          env: as for `train`. Environments that pgest makes play the same episodes each time.
+          env: as for `train`. Environments that pgest makes play the same episodes each time,
+            of some ids several at once in copies (`RunConfig.evaluate_in_copies`).
           episodes: how many; shared out among the environments of a vector.
           checkpoint_path: evaluate these weights: a checkpoint, a directory (its newest), or
             "best" (what an `EvaluationHook` kept in `model_dir`); by default the present ones, in

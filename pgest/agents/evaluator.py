@@ -13,11 +13,11 @@ import tf_keras
 from pgest import returns
 from pgest.agents import batch_specs, event_files, loops, prediction, shares
 from pgest.contract import callers, episodes, model_fn, reports, update_config
-from pgest.environments import making
+from pgest.environments import making, side_by_side
 from pgest.environments import view as environment_view
 from pgest.hooks import monitor, summaries
 from pgest.memory import memory as memory_lib
-from pgest.tracing import acting, preparation, probing
+from pgest.tracing import acting, group_acting, preparation, probing
 from pgest.tracing import model as model_lib
 from pgest.variables import counters as counters_lib
 from pgest.variables import whole_files
@@ -41,6 +41,8 @@ class Evaluator:
         self._model = model
         self.predictor = prediction.Predictor(model)
         self._actors: dict[Any, acting.Actor] = {}
+        self._group_actors: dict[Any, group_acting.GroupActor | None] = {}
+        self._alone: set[str] = set()  # environments that have to be played without copies
         self._metrics: _EvaluationMetrics | None = None
         self._supports_eval = True
 
@@ -54,6 +56,20 @@ class Evaluator:
         hooks: Sequence[monitor.BaseMonitor] = (),
     ) -> dict[str, float]:
         """Plays `num_episodes` and returns statistics by name; see `PGAgent.evaluate`."""
+        try:
+            return self._evaluate(env, num_episodes, config, greedy, hooks)
+        except _AloneError as found:
+            self._alone.add(found.args[0])
+        return self._evaluate(env, num_episodes, config, greedy, hooks)
+
+    def _evaluate(
+        self,
+        env: Any,
+        num_episodes: int,
+        config: update_config.UpdateConfig,
+        greedy: bool,
+        hooks: Sequence[monitor.BaseMonitor],
+    ) -> dict[str, float]:
         seed = (self._model.seed + _SEED_OFFSET) % 2**31
         view = making.view(prediction.on_host(env, num_episodes), seed=seed)
         try:
@@ -64,17 +80,60 @@ class Evaluator:
             metrics = self._metrics_for(
                 batch_specs.batch_signature(actor, memory, view), actor, config
             )
-            loop = loops.HostLoop(actor, view, memory, self._counters())
             hooks = (*hooks, *(() if metrics is None else metrics.hooks))
             with prediction.told(self._model, hooks, env) as context:
-                results = statistics(_play(loop, memory, context, hooks))
+                # Hooks see one episode after the other, as they end.
+                together = None if hooks else self._together(actor, view, num_episodes)
+                if together is None:
+                    loop = loops.HostLoop(actor, view, memory, self._counters())
+                    finished = _play(loop, memory, context, hooks)
+                else:
+                    finished, memory = self._play_together(actor, together, num_episodes, context)
+                results = statistics(finished)
                 if metrics is not None and memory.can_sample():
                     results |= metrics(self._batch(actor, memory))
                 context.metrics = results
         finally:
-            if view is not env:  # one that the user made with pgest.make stays open
+            if view is not env:
                 view.close()
+            else:  # one that the user made with pgest.make stays open, and begins anew
+                for index in range(view.num_envs):
+                    view.rest(index)
         return results
+
+    def _together(
+        self, actor: acting.Actor, view: environment_view.EnvironmentView, num_episodes: int
+    ) -> side_by_side.SideBySide | None:
+        """The view's environments with copies beside them; None where each plays alone."""
+        alone = environment_view.describe(view.env) in self._alone
+        if alone or not isinstance(actor, group_acting.GroupActor):
+            return None
+        return side_by_side.side_by_side(view, min(num_episodes, actor.most * actor.size))
+
+    def _play_together(
+        self,
+        actor: acting.Actor,
+        together: side_by_side.SideBySide,
+        num_episodes: int,
+        context: monitor.RunContext,
+    ) -> tuple[list[episodes.EpisodeStatistics], shares.Shares]:
+        """Plays in environments and in copies of them, and closes the copies.
+
+        Raises:
+          _AloneError: it failed, or the environments do not play in copies what they play alone.
+        """
+        with together:
+            memory = shares.GroupShares(num_episodes, together.size, together.numbers)
+            loop = loops.HostLoop(actor, together, memory, self._counters())
+            try:
+                finished = _play(loop, memory, context, ())
+            except environment_view.EnvironmentFailure:
+                # Alone it fails at the timestep that its user can find again; or it does not, as
+                # what cannot stand beside another of its kind.
+                raise _AloneError(environment_view.describe(together.env)) from None
+            if not together.follow_from_seeds():
+                raise _AloneError(environment_view.describe(together.env))
+            return finished, memory
 
     def build(self, env: Any, config: update_config.UpdateConfig) -> None:
         """Traces what an evaluation on `env` needs, and plays nothing."""
@@ -93,19 +152,42 @@ class Evaluator:
     def _actor_of(
         self, view: environment_view.EnvironmentView, greedy: bool = True
     ) -> acting.Actor:
+        """What acts in the view, and in copies beside it where there may be some.
+
+        It is one program for any number of episodes.
+        """
         spaces = (view.observation_space, view.action_space)
         mask_spec = batch_specs.mask_spec(view.action_mask)
         key = (view.num_envs, str(spaces), str(mask_spec), greedy)
-        if key not in self._actors:
-            self._actors[key] = acting.EvaluationActor(
-                self._model,
-                *spaces,
-                num_envs=view.num_envs,
-                mask_spec=mask_spec,
-                explore=not greedy,
-            )
-        self.predictor.remember(view, self._actors[key])
-        return self._actors[key]
+        actor: acting.Actor | None = None
+        if greedy and self._may_be_grouped(view):
+            if key not in self._group_actors:
+                self._group_actors[key] = group_acting.group_actor(
+                    self._model, spaces, mask_spec, view.observe(), view.action_mask
+                )
+            actor = self._group_actors[key]
+        if actor is None:
+            if key not in self._actors:
+                self._actors[key] = acting.EvaluationActor(
+                    self._model,
+                    *spaces,
+                    num_envs=view.num_envs,
+                    mask_spec=mask_spec,
+                    explore=not greedy,
+                )
+            actor = self._actors[key]
+        self.predictor.remember(view, actor)
+        return actor
+
+    def _may_be_grouped(self, view: environment_view.EnvironmentView) -> bool:
+        config = self._model.config
+        return bool(
+            config.jit_compile
+            and 2 * view.num_envs <= group_acting.MOST
+            and side_by_side.may_be_copied(view, config.evaluate_in_copies)
+            # A GPU chooses how it multiplies program by program: groups might round otherwise.
+            and not tf.config.list_logical_devices("GPU")
+        )
 
     def _counters(self) -> counters_lib.Counters:
         """Counters of the evaluation's own, so that it advances nobody else's."""
@@ -132,6 +214,10 @@ class Evaluator:
             except NotImplementedError:
                 self._supports_eval = False
         return self._metrics
+
+
+class _AloneError(Exception):
+    """An environment, named by the argument, has to be played without copies."""
 
 
 class _EvaluationMetrics:
@@ -222,20 +308,22 @@ def _play(
     hooks: Sequence[monitor.BaseMonitor],
 ) -> list[episodes.EpisodeStatistics]:
     """Plays the episodes that the memory wants."""
-    finished: list[episodes.EpisodeStatistics] = []
+    finished: list[tuple[int, episodes.EpisodeStatistics]] = []
 
     def ended(together: list[episodes.EpisodeStatistics]) -> None:
         for statistics in together:
-            if memory.left[statistics.env_index] > 0:
-                memory.left[statistics.env_index] -= 1
-                finished.append(statistics)
+            index = statistics.env_index
+            if memory.left[index] > 0:
+                finished.append((memory.number(index), statistics))
+                if not memory.ended(index):
+                    loop.view.rest(index)
                 context.episodes = (statistics,)
                 for hook in hooks:
                     hook.after_episode(context)
                 context.episodes = ()
 
-    loop.collect(lambda: not memory.left.any(), ended)
-    return finished
+    loop.collect(lambda: not np.count_nonzero(memory.left), ended)
+    return memory.in_order(finished)
 
 
 _SUMMARIES: dict[str, Any] = {"mean": np.mean, "std": np.std, "min": np.min, "max": np.max}

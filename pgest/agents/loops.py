@@ -94,8 +94,6 @@ class HostLoop:
             and not overlapped
         )
         self._following: tuple[Any, Any, Any] = (None, None, ())
-        # Elsewhere every environment takes every action, and nobody has to look.
-        self._some_rest = view.resets_take_steps
         self.done = np.zeros([view.num_envs], np.bool_)
         self._reset = np.ones([view.num_envs], np.bool_)
         self._state = actor.initial_state()
@@ -203,8 +201,9 @@ class HostLoop:
             self.view.settle()  # somebody else may step them before the loop goes on
 
     def _count(self, transition: environment_view.Transition) -> int:
-        if self._some_rest:
+        if self.view.resets_take_steps:
             return int(transition.acted.sum())
+        # Of environments at rest too: what is drawn follows this count, whoever rests.
         return self.view.num_envs * self.counters.workers
 
     def _store(
@@ -228,7 +227,7 @@ class HostLoop:
             values["action_mask"] = mask
         if self.actor.recurrent:
             values["reset"] = reset
-        everyone = not self._some_rest or bool(transition.acted.all())
+        everyone = not self.view.some_rest or bool(transition.acted.all())
         memory.step_vector(values, None if everyone else transition.acted)
         self._following = (transition.next_observation, transition.next_mask, acted.policy_state)
         cut = memory.columns_to_cut()
@@ -269,7 +268,7 @@ class HostLoop:
             if reward < self._smallest:
                 self._smallest = reward
             return
-        if not self._some_rest or acted.all():
+        if not self.view.some_rest or acted.all():
             self._reset = self.done
             self._totals += rewards
             self._lengths += 1

@@ -57,20 +57,24 @@ def evaluate(policy: Any, env: Any, episodes: int = 10, *, seed: int = 0) -> dic
         view.reset(0)
         view.observe()
         actor = _PolicyActor(_acting(policy, view.num_envs, seed), view.num_envs)
-        left = shares.Shares(episodes, view.num_envs).left
+        wanted = shares.Shares(episodes, view.num_envs)
         finished: list[episodes_lib.EpisodeStatistics] = []
 
         def ended(together: list[episodes_lib.EpisodeStatistics]) -> None:
             for statistics in together:
-                if left[statistics.env_index] > 0:
-                    left[statistics.env_index] -= 1
+                if wanted.left[statistics.env_index] > 0:
                     finished.append(statistics)
+                    if not wanted.ended(statistics.env_index):
+                        view.rest(statistics.env_index)
 
         loop = loops.HostLoop(actor, view, None, counters_lib.Counters())
-        loop.collect(lambda: not left.any(), ended)
+        loop.collect(lambda: not wanted.left.any(), ended)
     finally:
-        if view is not env:  # one that the user made with pgest.make stays open
+        if view is not env:
             view.close()
+        else:  # one that the user made with pgest.make stays open, and begins anew
+            for index in range(view.num_envs):
+                view.rest(index)
     return evaluator.statistics(finished)
 
 

@@ -58,6 +58,11 @@ class RunConfig:
       train_distribute: a `tf.distribute.MultiWorkerMirroredStrategy`, made before anything else
         uses TensorFlow: the processes that the environment variable TF_CONFIG names train one
         model together. Each has its own environments; counters and limits are of all of them.
+      evaluate_in_copies: whether evaluations play greedy episodes in several copies of an
+        environment at once (see "How a run flows"). None: of ids of gymnasium's classic control,
+        Blackjack, CliffWalking and Taxi, whose episodes follow from seed and actions alone.
+        True: of every id and factory, which promises the same of yours, and that up to 32 may
+        stand beside each other. False: never.
 
     Raises:
       ValueError: a value is out of range, or two of `save_checkpoints_*` are given.
@@ -85,6 +90,7 @@ class RunConfig:
     save_histograms: bool = False
     save_graph: bool = False
     train_distribute: Any = None
+    evaluate_in_copies: bool | None = None
 
     def __post_init__(self) -> None:
         clocks = ("save_checkpoints_steps", "save_checkpoints_secs", "save_checkpoints_episodes")
@@ -111,6 +117,11 @@ class RunConfig:
             value = getattr(self, name)
             if not isinstance(value, bool):
                 raise TypeError(f"RunConfig.{name} is {value!r}; expected True or False.")
+        if not isinstance(self.evaluate_in_copies, bool | None):
+            raise TypeError(
+                f"RunConfig.evaluate_in_copies is {self.evaluate_in_copies!r}; expected None, "
+                "True or False."
+            )
         if not isinstance(self.jit_compile, bool) and self.jit_compile != "auto":
             raise ValueError(
                 f"RunConfig.jit_compile is {self.jit_compile!r}; expected 'auto', True or False."

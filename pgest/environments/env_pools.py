@@ -35,7 +35,7 @@ class EnvPoolEnvironments(VectorEnvironments):
         super().__init__(env, given=given, seed=seed, owned=owned)
         self._pool: Any = env
         self._mode = AutoresetMode.DISABLED
-        self.resets_take_steps = False
+        self.resets_take_steps = self.some_rest = False
         self._last_action: Nest = None
         self._resetting = False
 

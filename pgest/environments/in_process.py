@@ -29,6 +29,9 @@ class InProcessEnvironments(EnvironmentView):
         seed: The run's seed.
         owned: Whether pgest made them.
 
+    Attributes:
+        factory: What makes one more of them; None where nobody knows.
+
     Raises:
         ValueError: Spaces that differ or that pgest does not take.
 
@@ -52,8 +55,11 @@ class InProcessEnvironments(EnvironmentView):
     ) -> None:
         single_spaces = (envs[0].observation_space, envs[0].action_space)
         super().__init__(given, single_spaces, num_envs=len(envs), seed=seed, owned=owned)
+        self.factory: Callable[[], Any] | None = None
         self._envs = tuple(envs)
         self._steps = tuple(env.step for env in envs)
+        self._playing = tuple(range(len(envs)))
+        self._acted = self._all_acted
         for index, env in enumerate(envs):
             if (env.observation_space, env.action_space) != single_spaces:
                 raise ValueError(
@@ -76,6 +82,8 @@ class InProcessEnvironments(EnvironmentView):
     def reset(self, episode: int = 0) -> None:
         self._episodes = [int(episode)] * self.num_envs
         self._observation = None
+        self._playing, self._acted = tuple(range(self.num_envs)), self._all_acted
+        self.some_rest = False
         observation = self._observations.empty()
         for index in range(self.num_envs):
             self._reset_one(observation, index)
@@ -95,21 +103,36 @@ class InProcessEnvironments(EnvironmentView):
         return self._observation
 
     @override
+    def rest(self, index: int) -> None:
+        self._playing = tuple(playing for playing in self._playing if playing != index)
+        self._ended = [ended for ended in self._ended if ended != index]
+        self._acted = np.zeros(self.num_envs, np.bool_)
+        self._acted[list(self._playing)] = True
+        self._acted.setflags(write=False)
+        self.some_rest = True
+        if not self._playing:
+            self._observation = None  # whoever observes next begins anew
+
+    @override
     def step(self, action: Nest) -> Transition:
         if self._observation is None or self._ended:
             raise RuntimeError("step() before observe(): observe what to act on first.")
         num_envs = self.num_envs
         given, action = action, self._actions.detach(action)
         row, write = self._actions.row, self._observations.write
-        next_observation = self._observations.empty()
-        reward = np.empty(num_envs, np.float32)
+        if self.some_rest:
+            next_observation = self._observations.copy(self._observation)
+        else:
+            next_observation = self._observations.empty()
+        reward = np.zeros(num_envs, np.float32)
         terminated, truncated = np.zeros(num_envs, np.bool_), np.zeros(num_envs, np.bool_)
         infos: dict[int, dict[str, float]] = {}
         self._observation = None  # what an exception below leaves behind: reset everything
         index = 0
         try:
-            for index, step in enumerate(self._steps):
-                result = step(row(action, index))
+            steps = self._steps
+            for index in self._playing:
+                result = steps[index](row(action, index))
                 observation, number, ended, cut, info = results.step_values(result)
                 reward[index] = number
                 write(next_observation, index, observation)
@@ -124,11 +147,11 @@ class InProcessEnvironments(EnvironmentView):
             raise self._failure(f"failed in step(): {reason(error)},", index) from error
         self._check_observation(next_observation, action)
         next_mask = self._masks_after_step(list(infos)) if self._masked else None
-        self.timestep += num_envs
+        self.timestep += len(self._playing)
         self._played.note(given, reward)
         self._observation = next_observation
         self._ended = list(infos)
-        acted = self._all_acted
+        acted = self._acted
         return Transition(reward, terminated, truncated, next_observation, acted, infos, next_mask)
 
     @override
@@ -237,9 +260,7 @@ class InProcessEnvironments(EnvironmentView):
         return True
 
     def _reset_one(self, observation: Nest, index: int) -> None:
-        number = self.first_index + index
-        seed = worker.episode_seed(self.seed, number, self._episodes[index])
-        self._episodes[index] += 1
+        seed = self._seed_of(index)
         self._played.begin(index)
         try:
             value, info = results.reset_values(self._envs[index].reset(seed=seed))
@@ -252,6 +273,11 @@ class InProcessEnvironments(EnvironmentView):
             raise self._misfit(error, index) from error
         except Exception as error:
             raise self._failure(f"failed in reset(): {reason(error)},", index) from error
+
+    def _seed_of(self, index: int) -> int | None:
+        """The seed of the episode that begins in an environment, which is counted here."""
+        episode, self._episodes[index] = self._episodes[index], self._episodes[index] + 1
+        return worker.episode_seed(self.seed, self.first_index + index, episode)
 
     def _follow_mask(
         self, index: int, info: dict[str, Any], terminated: bool = False, truncated: bool = False
@@ -275,18 +301,18 @@ class InProcessEnvironments(EnvironmentView):
         if not ended:
             self._set_mask(stack_masks(self._mask_rows))
             return self._next_mask
-        known = np.ones(self.num_envs, np.bool_)
+        known = self._acted.copy()
         known[[index for index in ended if self._mask_rows[index] is None]] = False
         last = stack_masks(self._mask_rows) if known.any() else self.action_mask
         for index in ended:
             self._mask_rows[index] = None
-        if len(ended) < self.num_envs:
+        if len(ended) < len(self._playing):
             self._set_mask(stack_masks(self._mask_rows))
         return self._mask_that_followed(last, known)
 
     def _began(self, observation: Nest) -> None:
         self._check_observation(observation)
-        if self._masked and all(mask is not None for mask in self._mask_rows):
+        if self._masked and all(self._mask_rows[index] is not None for index in self._playing):
             self._set_mask(stack_masks(self._mask_rows))
         self._observation, self._ended = observation, []
 

@@ -175,6 +175,8 @@ def _in_process(
                 )
             view_ = InProcessEnvironments(envs, given=given, seed=seed, owned=True)
         stack.pop_all()
+        if isinstance(view_, InProcessEnvironments):
+            view_.factory = factory
     return view_
 
 

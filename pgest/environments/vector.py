@@ -79,7 +79,7 @@ class VectorEnvironments(EnvironmentView):
         self._vector = env
         self._may_wrap = isinstance(env.unwrapped, SyncVectorEnv) and self._observations.is_narrow
         self._mode = autoreset_mode(env)
-        self.resets_take_steps = self._mode is AutoresetMode.NEXT_STEP
+        self.resets_take_steps = self.some_rest = self._mode is AutoresetMode.NEXT_STEP
         self._takes_seeds = isinstance(env.unwrapped, (SyncVectorEnv, AsyncVectorEnv))
         self._is_envpool = hasattr(env.unwrapped, "all_env_ids")
         self._episodes = np.zeros(env.num_envs, np.int64)

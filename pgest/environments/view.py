@@ -88,6 +88,8 @@ class EnvironmentView(abc.ABC):
         is_vector: False for one plain environment.
         resets_take_steps: Whether an environment whose episode ended ignores the next action
             (autoreset mode NEXT_STEP).
+        some_rest: Whether a step may leave environments out: those that reset meanwhile, and those
+            that were told to `rest`.
         owned: Whether pgest made the environments.
         seed: The seed that reset seeds are made from; None: unseeded.
         timestep: How many timesteps were taken through this view, over all B environments.
@@ -103,6 +105,7 @@ class EnvironmentView(abc.ABC):
 
     is_vector: bool
     resets_take_steps = False
+    some_rest = False
 
     def __init__(
         self,
@@ -174,6 +177,14 @@ class EnvironmentView(abc.ABC):
         """Starts what the next ``observe()`` will wait for, where it goes on by itself meanwhile.
 
         Only the view may be used from here until ``observe()``, ``settle()`` or ``reset()``.
+        """
+
+    def rest(self, index: int) -> None:  # noqa: B027 - what steps by itself goes on
+        """Lets one environment take no further steps until everything is reset.
+
+        Its row of what ``step()`` gives is then no timestep (`acted`). When all rest, the next
+        ``observe()`` resets them. Where environments cannot be stepped without each other they go
+        on, and nobody needs to look.
         """
 
     def settle(self) -> None:  # noqa: B027

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -150,15 +150,21 @@ class Actor:
         reset: np.ndarray | None = None,
     ) -> Acted:
         """Acts on observations `[B, ...]`; `timestep` seeds the sampling."""
-        leaves = tf.nest.flatten(observation) if self._observes_nest else [observation]
-        if mask is not None and self.mask_spec is not None:
-            leaves += tf.nest.flatten(mask)
+        leaves = self._leaves(observation, mask, reset if self.recurrent else None)
         if self.recurrent:
-            leaves += [*tf.nest.flatten(policy_state), reset]
+            leaves[-1:-1] = tf.nest.flatten(policy_state)
         leaves.append(timestep)
         outputs = self.program.run_flat(leaves)
         arrays = [output.numpy() for output in outputs[: self._num_arrays]]
-        following = outputs[self._num_arrays :]
+        return self._acted(arrays, outputs[self._num_arrays :])
+
+    def _leaves(self, observation: Any, mask: Any, reset: np.ndarray | None) -> list[Any]:
+        leaves = tf.nest.flatten(observation) if self._observes_nest else [observation]
+        if mask is not None and self.mask_spec is not None:
+            leaves += tf.nest.flatten(mask)
+        return leaves if reset is None else [*leaves, reset]
+
+    def _acted(self, arrays: list[np.ndarray], following: Sequence[tf.Tensor]) -> Acted:
         places = self._places
         action = environment_action = _at(arrays, places["action"])
         if "environment_action" in places:
@@ -176,8 +182,11 @@ class Actor:
             part for part, present in zip(signature, self._present, strict=True) if present
         ]
         signature.append(tf.TensorSpec([], tf.int64))
-        jit_compile = self.num_envs is not None and self._model.config.jit_compile
-        return programs.Program(self._run, signature, "acting", jit_compile=jit_compile)
+        return programs.Program(self._run, signature, "acting", jit_compile=self._jit_compile)
+
+    @property
+    def _jit_compile(self) -> bool | str:
+        return self.num_envs is not None and self._model.config.jit_compile
 
     def _run(self, *arguments: Any) -> tuple[list[tf.Tensor], Any]:
         given = iter(arguments)

@@ -58,6 +58,7 @@ def test_a_path_is_a_model_dir(path):
         ({"jit_compile": "yes"}, ValueError, "expected 'auto', True or False"),
         ({"jit_compile": 1}, ValueError, "expected 'auto', True or False"),
         ({"overlap_updates": 1}, TypeError, "expected True or False"),
+        ({"evaluate_in_copies": 1}, TypeError, "expected None, True or False"),
         ({"iterations_per_loop": None}, TypeError, "expected an integer"),
         ({"iterations_per_loop": 0}, ValueError, "expected more than 0"),
         ({"intra_op_parallelism_threads": 0}, ValueError, "expected more than 0"),
