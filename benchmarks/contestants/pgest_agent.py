@@ -31,11 +31,15 @@ class Trainer:
 
     Args:
       work: what to do.
+      **settings: further ones of the `RunConfig`.
     """
 
-    def __init__(self, work: serving.Work):
+    def __init__(self, work: serving.Work, **settings):
         config = pgest.RunConfig(
-            tf_random_seed=0, log_step_count_steps=None, iterations_per_loop=work.iterations
+            tf_random_seed=0,
+            log_step_count_steps=None,
+            iterations_per_loop=work.iterations,
+            **settings,
         )
         self._agent = pgest.PGAgent(
             model(work), memory(work), optimizer_params=update(work), config=config

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +45,16 @@ _BEST = "best.yaml"
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the trials' runs.")
 @click.option("--study-dir", type=click.Path(path_type=Path),
               help="Where trials go. [default: runs/tune-<algo>-<env>]")  # fmt: skip
-@click.option("--storage", metavar="URL", help="Of the study. [default: study.db in --study-dir]")
+@click.option(
+    "--storage", metavar="URL|FILE",
+    help="Of the study; a file is Optuna's journal. [default: study.db in --study-dir]",
+)  # fmt: skip
 def tune(**given: Any) -> None:
     """Search settings: train with some, evaluate, and try better ones.
 
     The same command goes on with its study, up to --trials in all. A trial that was interrupted
-    goes on from its checkpoint. best.yaml has the best settings, for `pgest train --config`.
+    goes on from its checkpoint. Several processes that are given the same command share its trials.
+    best.yaml has the best settings, for `pgest train --config`.
     """
     try:
         optuna = extras.imported("optuna", "pgest tune", "tune")
@@ -89,16 +96,26 @@ class _Study:
         first.agent()  # what is wrong with the settings is found before the first trial
         self.directory.mkdir(parents=True, exist_ok=True)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._study = self._opened(name)
+        with self._alone():  # Optuna's tables are made once
+            self._study = self._opened(name)
 
     def run(self) -> None:
         """Runs trials until there are as many as were asked for."""
-        self._take_back()
-        while self._left() > 0:
-            trial = self._study.ask()
-            number = _number(trial)
-            with directory_lock.DirectoryLock(self._lock_path(number)):
-                trial.set_user_attr("host", socket.gethostname())
+        with self._alone():
+            self._take_back()
+        while True:
+            with contextlib.ExitStack() as running:
+                with self._alone():
+                    if self._left() <= 0:
+                        return
+                    trial = self._study.ask()
+                    number = _number(trial)
+                    running.enter_context(directory_lock.DirectoryLock(self._lock_path(number)))
+                    trial.set_user_attr("host", socket.gethostname())
+                # A trial's own numbers: two processes do not try the same settings, and a study
+                # tries the same ones each time.
+                seed = (self._given["seed"] + number) % 2**32
+                self._study.sampler = self._optuna.samplers.TPESampler(seed=seed)
                 self._run_trial(trial, self.directory / f"trial{number}")
 
     def report(self) -> None:
@@ -133,9 +150,10 @@ class _Study:
             reason = (str(error).splitlines() or [""])[0]
             click.echo(f"{head}failed, {type(error).__name__}: {reason}; {_shown(params)}")
         else:
-            self._study.tell(trial, value)
+            with self._alone():
+                self._study.tell(trial, value)
+                self._write_best()
             click.echo(f"{head}return {value:.1f}; {_shown(params)}")
-            self._write_best()
 
     def _trained(self, trial: Any, directory: Path, params: dict[str, Any]) -> float:
         run = self._training_run(directory, params)
@@ -161,12 +179,14 @@ class _Study:
         return run_directories.TrainingRun(directory, self._given["env_id"], settings, seed, model)
 
     def _opened(self, name: str) -> Any:
-        optuna = self._optuna
+        optuna, storages = self._optuna, self._optuna.storages
         url = self._given["storage"] or f"sqlite:///{self.directory / 'study.db'}"
         pruner = optuna.pruners.NopPruner()
         if not self._given["no_pruning"]:
             pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1)
         try:
+            if "://" not in url:
+                url = storages.JournalStorage(storages.journal.JournalFileBackend(url))
             study = optuna.create_study(
                 study_name=name, storage=url, load_if_exists=True, direction="maximize",
                 pruner=pruner,
@@ -176,9 +196,6 @@ class _Study:
             raise task_settings.SettingsError(
                 f"The storage {url!r} cannot be opened: {type(error).__name__}: {reason}"
             ) from error
-        # Other numbers than those that a study has had already, and the same ones each time.
-        seed = self._given["seed"] + len(study.get_trials(deepcopy=False))
-        study.sampler = optuna.samplers.TPESampler(seed=seed % 2**32)
         return study
 
     def _of_state(self, *names: str) -> list[Any]:
@@ -214,6 +231,19 @@ class _Study:
         for earlier in self._of_state("FAIL"):
             params |= earlier.params if _number(earlier) == number else {}
         self._study.enqueue_trial(params, user_attrs={"goes_on": number})
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One process at a time; what is done here takes milliseconds."""
+        lock = directory_lock.DirectoryLock(str(self.directory / "running"))
+        with contextlib.ExitStack() as held:
+            while True:
+                try:
+                    held.enter_context(lock)
+                    break
+                except directory_lock.ModelDirInUseError:
+                    time.sleep(0.02)
+            yield
 
     def _lock_path(self, number: int) -> str:
         return str(self.directory / "running" / f"trial{number}")

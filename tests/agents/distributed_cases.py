@@ -57,6 +57,7 @@ class Case:
     seed: int | None = 3
     resets: bool = False  # environments that spend timesteps on resetting
     episodes: bool = False  # whole ones, of one environment a worker
+    env_id: str = "CartPole-v1"
 
     def agent(self, workers, strategy=None, model_dir=None, wrap=lambda model_fn: model_fn):
         import pgest
@@ -84,7 +85,7 @@ class Case:
             )
 
         def make():
-            env = gymnasium.make("CartPole-v1", max_episode_steps=60)
+            env = gymnasium.make(self.env_id, max_episode_steps=60)
             return Allowing(env) if self.masked else env
 
         return pgest.make(make, None if self.episodes else self.num_envs // workers)
@@ -108,6 +109,8 @@ CASES = {
     # Each third minibatch is a smaller one.
     "masks": Case(optimizer_params={"epochs": 2, "minibatch_size": 24}, masked=True,
                   limits={"max_episodes": 91}),
+    "gsde": Case(settings={"noise_interval": 4}, optimizer_params=MINIBATCHES,
+                 limits=updates(30), env_id="Pendulum-v1"),
     "target_kl": Case(settings={"learning_rate": 3e-3, **NORMALIZED}, limits=updates(15),
                       optimizer_params={**MINIBATCHES, "epochs": 10, "target_kl": 0.002}),
     "timesteps": Case("VPG", {"normalize_reward": True}, {"epochs": 2}, {"max_timesteps": 2001},

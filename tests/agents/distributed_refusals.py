@@ -60,11 +60,27 @@ def one_update(strategy):
 
 
 def telling(features, labels, mode):
-    """A model_fn with a summary of its own."""
+    """A model_fn with a summary of its own, which counts how often it is traced."""
+    telling.traced += 1
     spec = pgest.models.A2C(**distributed_cases.SMALL)(features, labels, mode)
     if mode == pgest.Modes.TRAIN:
         tf.summary.scalar("own/loss", spec.loss)
     return spec
+
+
+telling.traced = 0
+
+
+class Traced(pgest.BaseMonitor):
+    """How often `telling` had been traced after each update."""
+
+    every_worker = True
+
+    def begin(self, context):
+        self.seen = []
+
+    def after_run(self, context):
+        self.seen.append(telling.traced)
 
 
 def summaries(strategy, directory):
@@ -74,8 +90,9 @@ def summaries(strategy, directory):
         save_graph=True, train_distribute=strategy,
     )  # fmt: skip
     agent = pgest.PGAgent(telling, pgest.RolloutMemory(16), config=config)
-    agent.train("CartPole-v1", max_steps=6)
-    return agent.global_step
+    hook = Traced()
+    agent.train("CartPole-v1", max_steps=8, hooks=[hook])
+    return {"steps": agent.global_step, "traced": hook.seen}
 
 
 def messages(strategy, rank, directory):
@@ -106,5 +123,5 @@ def messages(strategy, rank, directory):
             said[name] = "nothing"
         except ValueError as error:
             said[name] = str(error)
-    rest = {"weighted": one_update(strategy), "steps": summaries(strategy, directory)}
-    return {"config": made, "said": said, **rest}
+    own = one_update(strategy)
+    return {"config": made, "said": said, "weighted": own, **summaries(strategy, directory)}

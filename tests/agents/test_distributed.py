@@ -24,7 +24,7 @@ COMPARED = ["a2c", "ppo", "vpg", "trpo", "lstm", "masks", "target_kl"]
 # 2e-7 after a hundred steps and more: float32 sums are rounded in another order, and that is all.
 # Adam makes it grow with the learning rate, to 8e-5 at ten times the largest one of these cases.
 TOLERANCE = 1e-6
-ALL = [*COMPARED, "timesteps", "whole", "resets", "resumed"]
+ALL = [*COMPARED, "gsde", "timesteps", "whole", "resets", "resumed"]
 
 
 class Outcome:
@@ -121,14 +121,22 @@ def test_each_timestep_of_whole_episodes_counts_once(trained):
 
 
 def test_the_chief_writes_the_summaries_of_a_model(trained):
-    assert [trained.report("refusals", rank)["steps"] for rank in range(2)] == [6, 6]
+    assert [trained.report("refusals", rank)["steps"] for rank in range(2)] == [8, 8]
     (file,) = (trained.directory / "summaries").glob("*tfevents*")
     tags = [
         value.tag
         for record in tf.data.TFRecordDataset(str(file))
         for value in event_pb2.Event.FromString(record.numpy()).summary.value
     ]
-    assert 2 <= tags.count("own/loss") < 6
+    assert 2 <= tags.count("own/loss") < 8
+
+
+def test_workers_trace_alike_and_not_again(trained):
+    """The update without summaries, which the chief alone writes, and the one with them."""
+    chief, other = (trained.report("refusals", rank)["traced"] for rank in range(2))
+    assert chief == other and len(chief) == 8
+    # Every second update is the one with summaries: each has been traced after two.
+    assert chief[1] > 0 and set(chief[1:]) == {chief[1]}
 
 
 def test_a_worker_knows_who_it_is(trained):

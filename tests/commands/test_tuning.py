@@ -1,6 +1,8 @@
 """`pgest tune`: studies of short real runs, interrupted and gone on with."""
 
 import socket
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -98,6 +100,37 @@ def test_ctrl_c_and_a_kill_lose_nothing(tmp_path, monkeypatch):
     assert sorted(path.name for path in directory.glob("trial*")) == ["trial0", "trial3"]
     for name in ("trial0", "trial3"):
         assert run_directories.read(directory / name).agent().global_timestep == 64
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("storage", ["study.db", "study.log"])
+def test_two_processes_share_a_study(tmp_path, storage):
+    """Started at one moment, on a database or on Optuna's journal, by the same command."""
+    trials = 5
+    command = [sys.executable, "-m", "pgest", "tune", "--algo", "ppo", "--env", "CartPole-v1"]
+    command += ["--trials", str(trials), "--study-dir", str(tmp_path / "study"), *SMALL, *SHORT]
+    journal = ["--storage", str(tmp_path / storage)] if storage == "study.log" else []
+    both = [
+        subprocess.Popen(
+            [*command, *RATE, *journal], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        for _ in range(2)
+    ]
+    printed = [process.communicate(timeout=300)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], printed
+    if journal:
+        backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / storage))
+        where = optuna.storages.JournalStorage(backend)
+    else:
+        where = f"sqlite:///{tmp_path / 'study' / storage}"
+    study = optuna.load_study(study_name="tune-ppo-CartPole-v1", storage=where)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * trials
+    for number in range(trials):
+        assert sum(f"trial{number}: return" in text for text in printed) == 1, printed
+        assert run_directories.read(tmp_path / f"study/trial{number}").agent().global_timestep == 64
+    assert len({trial.params["learning_rate"] for trial in study.trials}) == trials
+    best = yaml.safe_load((tmp_path / "study" / "best.yaml").read_text())
+    assert best["learning_rate"] == study.best_params["learning_rate"]
 
 
 @pytest.mark.slow

@@ -74,6 +74,19 @@ class OwnEnvironment:
         return done.stdout
 
 
+# What pgest needs, with plots.
+_OF_PGEST = (
+    "tensorflow-cpu==2.21.0",
+    "tf-keras==2.21.0",
+    "tensorflow-probability==0.25.0",
+    "tensorboard==2.21.0",
+    "gymnasium==1.4.0",
+    "setuptools>=68",
+    "tqdm",
+    "PyYAML",
+    "click",
+    "matplotlib",
+)
 TF_AGENTS = OwnEnvironment(
     "tf-agents",
     modules=("tf_agents",),
@@ -114,16 +127,7 @@ TRACKERS = OwnEnvironment(
     "trackers",
     modules=("gymnasium", "mlflow", "rliable", "tensorflow_probability", "wandb"),
     requirements=(
-        "tensorflow-cpu==2.21.0",
-        "tf-keras==2.21.0",
-        "tensorflow-probability==0.25.0",
-        "tensorboard==2.21.0",
-        "gymnasium==1.4.0",
-        "setuptools>=68",
-        "tqdm",
-        "PyYAML",
-        "click",
-        "matplotlib",
+        *_OF_PGEST,
         "mlflow==3.17.2",
         "pandas<3",
         "rliable==1.2.0",
@@ -172,7 +176,16 @@ TENSORFLOWJS = OwnEnvironment(
     versions=((3, 10), (3, 11), (3, 12)),  # of TensorFlow 2.19
     node=("@tensorflow/tfjs@4.22.0",),
 )
-_ALL = (TF_AGENTS, CONVERTERS, ENVIRONMENTS, SIMULATORS, TENSORFLOWJS, TRACKERS)
+# Many packages of exact versions, which the others should not have to agree with.
+RAY = OwnEnvironment(
+    "ray",
+    modules=("gymnasium", "matplotlib", "pandas", "ray", "tensorflow_probability"),
+    requirements=(
+        *_OF_PGEST,
+        "ray[train,tune]==2.60.0",
+    ),
+)
+_ALL = (TF_AGENTS, CONVERTERS, ENVIRONMENTS, RAY, SIMULATORS, TENSORFLOWJS, TRACKERS)
 OF_NAME = {environment.name: environment for environment in _ALL}
 
 

@@ -29,6 +29,8 @@ BUDGETS = {
 AFTER_AN_EXPORT = {"play_saved_policy.py", "play_with_numpy.py", "tflite_policy.py"}
 # Start other examples.
 LAUNCHERS = {"local_workers.py"}
+# Run with Ray, in tests/interop/test_ray.py.
+WITH_RAY = {"ray_environments.py", "ray_train.py", "ray_tune.py"}
 # Their output is looked at.
 ON_THEIR_OWN = {"cartpole.py", "export_policy.py", "python_expert.py"}
 
@@ -50,7 +52,7 @@ def run(program: str, *arguments: str, cwd: Path, block: str = "") -> str:
 
 def test_every_example_is_tested():
     programs = {path.name for path in EXAMPLES.glob("*.py")}
-    assert programs == set(BUDGETS) | AFTER_AN_EXPORT | LAUNCHERS
+    assert programs == set(BUDGETS) | AFTER_AN_EXPORT | LAUNCHERS | WITH_RAY
 
 
 @pytest.mark.slow
