@@ -25,9 +25,13 @@ def agent_of(settings, model_dir):
         pgest.models.PPO(learning_rate=settings["learning_rate"]),
         memory=pgest.RolloutMemory(horizon=128),
         optimizer_params={"epochs": 4, "minibatch_size": 128},
-        # A process of Ray's has the cores that it was promised; one is TensorFlow's.
+        # All trials begin with the same weights. A process of Ray's has the cores that it was
+        # promised; one is TensorFlow's.
         config=pgest.RunConfig(
-            model_dir=model_dir, keep_checkpoint_max=1, intra_op_parallelism_threads=1
+            model_dir=model_dir,
+            tf_random_seed=1,
+            keep_checkpoint_max=1,
+            intra_op_parallelism_threads=1,
         ),
     )
 

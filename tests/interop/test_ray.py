@@ -34,7 +34,8 @@ def test_asha_ends_trials_early(run):
     turns = {float(rate): turn for rate, turn in found["turns"].items()}
     assert len(turns) == 4 and all(1 <= turn <= 4 for turn in turns.values())
     assert max(turns[3e-3], turns[2e-3]) == 4, "a good one came to its end"
-    assert min(turns[1e-7], turns[2e-7]) < 4, "one that learns nothing did not"
+    # All begin with the same weights, whose greedy return is 9: they stay behind from the start.
+    assert max(turns[1e-7], turns[2e-7]) < 4, "those that learn nothing did not"
     assert sorted(found["timesteps"]) == sorted(1024 * turn for turn in turns.values())
     assert (directory / "asha.png").stat().st_size > 5000
     # An update is a point: 4 environments x 128 timesteps.
