@@ -254,14 +254,7 @@ class PGAgent:
                 results[counter] = float(getattr(self.counters, counter[len("global_") :]))
         if self._trainer is not None and self._trainer.uses(env):
             self._trainer.forget_episode()  # its environment was taken away from it
-        run = self._run
-        evaluator.write_summaries(
-            self.events,
-            name,
-            results,
-            of_run=run is not None,
-            timestep=None if run is None else run.turns.update_of,
-        )
+        evaluator.write_summaries(self.events, name, results, self._run)
         return results
 
     @foreign_names.told

@@ -351,9 +351,7 @@ def write_summaries(
     events: event_files.EventWriters,
     name: str | None,
     results: Mapping[str, float],
-    *,
-    of_run: bool,
-    timestep: int | None = None,
+    run: Any,
 ) -> None:
     """Writes an evaluation to TensorBoard, at its `global_timestep`, beside the training run.
 
@@ -361,13 +359,14 @@ def write_summaries(
       events: the agent's.
       name: of the evaluation.
       results: what `PGAgent.evaluate` returns.
-      of_run: whether a run under way has asked for it.
-      timestep: in place of that of the results.
+      run: the `Run` under way that has asked for it; None: there is none.
     """
     folder = "eval" if name is None else f"eval_{name}"
-    step = int(results[counters_lib.GLOBAL_TIMESTEP]) if timestep is None else timestep
+    step = None if run is None else run.turns.update_of
+    if step is None:
+        step = int(results[counters_lib.GLOBAL_TIMESTEP])
     try:
-        writer = events.writer(folder, of_run=of_run)
+        writer = events.writer(folder, of_run=run is not None)
         if writer is None:
             return
         with writer.as_default(step=step):

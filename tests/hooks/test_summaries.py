@@ -208,7 +208,9 @@ def test_hyperparameters_are_written_when_the_run_begins(tmp_path):
     }
     written(tmp_path, [hooks.SummarySaverHook(monitor.Every(steps=1))], [], hyperparameters=params)
     found, row = hparams_of(tmp_path)
-    assert row == f"{tmp_path.name} ({tmp_path.parent})", "two runs of one setting are two rows"
+    folder = tmp_path.parent
+    row_wanted = f"{folder.name}/{tmp_path.name} ({folder.parent})"
+    assert row == row_wanted, "two runs of one setting are two rows"
     assert found == {
         "learning_rate": 1e-2,
         "update.epochs": 4.0,

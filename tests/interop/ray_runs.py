@@ -10,6 +10,7 @@ import os
 import pathlib
 import signal
 import sys
+import time
 
 EXAMPLES = pathlib.Path(__file__).parent.parent.parent / "examples"
 sys.path.insert(0, str(EXAMPLES))
@@ -125,6 +126,12 @@ def killed_once(settings):
 
         def after_run(self, context):
             if rank == 1 and attempt == 0 and context.timestep >= 3 * 2048:
+                # Ray takes a report to its books up to seconds later, as an update takes less.
+                books = directory.parent / "ppo" / "checkpoint_manager_snapshot.json"
+                for _ in range(600):
+                    if books.exists() and "checkpoint_" in books.read_text():
+                        break
+                    time.sleep(0.1)
                 os.kill(os.getpid(), signal.SIGKILL)
 
     train = pgest.PGAgent.train
