@@ -112,6 +112,17 @@ class PolicySaverHook(monitor.BaseMonitor):
             self._trigger.set_start(-1)
         self._timer = self._every.timer(context)
 
+    def state(self) -> None:
+        """Remembers nothing, and lets exports under way end, since a checkpoint is being written.
+
+        A run that goes on from there would not write them again.
+        """
+        if self._trigger is not None:
+            try:
+                self._trigger.flush()
+            except (OSError, tf.errors.OpError) as error:
+                _LOGGER.error("A policy was not saved: %s", error)
+
     def after_run(self, context: monitor.RunContext) -> None:
         """Saves the weights where it is time."""
         if not self._timer.due(context):
