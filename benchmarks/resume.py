@@ -210,6 +210,16 @@ def start(kind: Kind, directory: Path, clock: Mapping[str, float]) -> int:
     os._exit(status)
 
 
+def _ends_within(child: int, seconds: float) -> bool:
+    """Waits so long, or until the process has ended by itself."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if os.waitpid(child, os.WNOHANG)[0]:
+            return True
+        time.sleep(0.01)
+    return False
+
+
 def kill(
     kind: Kind, directory: Path, clock: Mapping[str, float], moments: Sequence[float]
 ) -> list[float]:
@@ -222,7 +232,8 @@ def kill(
     lost = []
     for seconds in moments:
         child = start(kind, directory, clock)
-        time.sleep(seconds)
+        if _ends_within(child, seconds):
+            break
         os.kill(child, signal.SIGKILL)
         killed = time.time()
         os.waitpid(child, 0)
