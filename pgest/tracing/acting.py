@@ -150,19 +150,20 @@ class Actor:
         reset: np.ndarray | None = None,
     ) -> Acted:
         """Acts on observations `[B, ...]`; `timestep` seeds the sampling."""
-        leaves = self._leaves(observation, mask, reset if self.recurrent else None)
-        if self.recurrent:
-            leaves[-1:-1] = tf.nest.flatten(policy_state)
-        leaves.append(timestep)
-        outputs = self.program.run_flat(leaves)
-        arrays = [output.numpy() for output in outputs[: self._num_arrays]]
-        return self._acted(arrays, outputs[self._num_arrays :])
-
-    def _leaves(self, observation: Any, mask: Any, reset: np.ndarray | None) -> list[Any]:
         leaves = tf.nest.flatten(observation) if self._observes_nest else [observation]
         if mask is not None and self.mask_spec is not None:
             leaves += tf.nest.flatten(mask)
-        return leaves if reset is None else [*leaves, reset]
+        if self.recurrent:
+            leaves.append(reset)
+        return self._act(leaves, policy_state, timestep)
+
+    def _act(self, leaves: list[Any], policy_state: Any, timestep: int) -> Acted:
+        """Acts on the leaves of what stands in rows; the policy state comes before `reset`."""
+        if self.recurrent:
+            leaves[-1:-1] = tf.nest.flatten(policy_state)
+        outputs = self.program.run_flat([*leaves, timestep])
+        arrays = [output.numpy() for output in outputs[: self._num_arrays]]
+        return self._acted(arrays, outputs[self._num_arrays :])
 
     def _acted(self, arrays: list[np.ndarray], following: Sequence[tf.Tensor]) -> Acted:
         places = self._places

@@ -52,18 +52,10 @@ class GroupActor(acting.EvaluationActor):
         self._buffers: list[np.ndarray] = []
 
     @override
-    def __call__(
-        self,
-        observation: Any,
-        timestep: int,
-        mask: Any = None,
-        policy_state: Any = (),
-        reset: np.ndarray | None = None,
-    ) -> acting.Acted:
+    def _act(self, leaves: list[Any], policy_state: Any, timestep: int) -> acting.Acted:
         """Acts on `[n, ...]`, of groups one after the other; the policy state is of all rows."""
         # Nothing is drawn: in place of the time the program is told how many groups there are.
         del timestep
-        leaves = self._leaves(observation, mask, reset if self.recurrent else None)
         rows = len(leaves[0])
         if not self._buffers:
             self._buffers = [np.zeros([self._rows, *x.shape[1:]], x.dtype) for x in leaves]
