@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # tensorflowjs 4.22.0 on tensorflow 2.19.0: the converter of SavedModels finds a signature's name of an
 # output by its dtype and shape. Two outputs that share both, such as the h and c of an LSTM, lose their
-# names: model.json calls them "Identity:0" and "Identity_1:0". An input that shares both with another gets ":0" behind its name. A third output, of a shape of
-# its own, keeps its name.
-# This script fails when that changes. (ydf is pinned because the converter imports it and does not start
-# with later ones.)
+# names: model.json calls them "Identity:0" and "Identity_1:0". An input that shares both with another
+# gets ":0" behind its name. A third output, of a shape of its own, keeps its name.
+# This script fails when that changes. (ydf is pinned: the converter imports it, and does not start with
+# later ones.)
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
