@@ -13,6 +13,7 @@ from pgest.graph_environments import graph_environment
 from pgest.memory import memory
 from pgest.tracing import acting, preparation, programs, updating
 from pgest.tracing import model as model_lib
+from pgest.tracing import steps as steps_lib
 
 _NO_LIMIT = 2**62
 # Keeps the environments' random numbers apart from those of the actions.
@@ -111,11 +112,11 @@ class GraphIterations:
         )
         outputs = self._program(permutations, np.asarray(limits, np.int64))
         metrics, updates, moved, episodes = outputs
-        updating.check_moved(int(moved))
+        steps_lib.check_moved(int(moved))
         counters.refresh()
         named = {}
         if int(updates):
-            named = updating.named_metrics(self._update_graph.names, metrics)
+            named = steps_lib.named_metrics(self._update_graph.names, metrics)
         return Iterated(named, *[part.numpy() for part in episodes])
 
     def first_timestep(self) -> dict[str, Any]:
