@@ -32,50 +32,44 @@ class Runner:
     def _step(self, env, action):
         observation, *outcome, info = env.step(action)
         if any(outcome[1:]):
-            final = {"final_obs": observation, "final_info": info}
-            observation, info = env.reset()
-            info = {**info, **final}
+            first, begun = env.reset()
+            observation, info = first, {**begun, "final_obs": observation, "final_info": info}
         return observation, info, *outcome
 
 
 class RayVectorEnv(VectorEnv):
     """`size` environments that `make` makes in each actor; `options` are Ray's for an actor.
 
-    Where an actor dies another takes its place: its episodes are dropped, which is to say truncated
-    after what was last observed, with a reward of 0, and standard error says so.
+    One that dies is replaced, as standard error says; its episodes are truncated, with a reward 0.
     """
 
     metadata = {"autoreset_mode": gymnasium.vector.AutoresetMode.SAME_STEP}
 
     def __init__(self, make, actors, size, **options):
-        example = make()
-        self.num_envs, self._size = actors * size, size
+        self.num_envs, self._size, example = actors * size, size, make()
         self.single_observation_space = example.observation_space
         self.single_action_space = example.action_space
         self.observation_space = utils.batch_space(example.observation_space, self.num_envs)
         self.action_space = utils.batch_space(example.action_space, self.num_envs)
-        runner = ray.remote(Runner).options(**options)
-        self._start = lambda: runner.remote(make, size)
+        self._start = lambda: ray.remote(Runner).options(**options).remote(make, size)
         self.actors = [self._start() for _ in range(actors)]
 
     def reset(self, *, seed=None, options=None):
         """Begins episodes in all of them."""
         if seed is None or isinstance(seed, int):
             seed = [None if seed is None else seed + at for at in range(self.num_envs)]
-        calls = [actor.reset.remote(list(part)) for actor, part in self._parts(seed)]
-        return self._together(sum(ray.get(calls), []))[:2]
+        return self._together(sum(ray.get(self._calls("reset", list(seed))), []))[:2]
 
     def step(self, actions):
         """Steps all of them, actors side by side."""
-        parts = self._parts(list(utils.iterate(self.action_space, actions)))
-        calls = [actor.step.remote(part) for actor, part in parts]
+        calls = self._calls("step", list(utils.iterate(self.action_space, actions)))
         rows = sum((self._result(at, call) for at, call in enumerate(calls)), [])
         observations, infos, *outcome = self._together(rows)
         return observations, *map(np.array, outcome), infos
 
-    def _parts(self, items):
-        parts = [items[at : at + self._size] for at in range(0, self.num_envs, self._size)]
-        return zip(self.actors, parts, strict=True)
+    def _calls(self, method, items):
+        starts = zip(self.actors, range(0, self.num_envs, self._size), strict=True)
+        return [getattr(one, method).remote(items[at : at + self._size]) for one, at in starts]
 
     def _result(self, at, call):
         try:
@@ -85,10 +79,9 @@ class RayVectorEnv(VectorEnv):
             print(f"Actor {at} is replaced, its episodes are dropped: {reason}", file=sys.stderr)
         self.actors[at] = self._start()
         begun = ray.get(self.actors[at].reset.remote([None] * self._size))
-        finals = self._last[at * self._size :]
         return [
-            (observation, {**info, "final_obs": final, "final_info": {}}, 0.0, False, True)
-            for (observation, info), final in zip(begun, finals, strict=False)
+            (first, {**info, "final_obs": final, "final_info": {}}, 0.0, False, True)
+            for (first, info), final in zip(begun, self._last[at * self._size :], strict=False)
         ]
 
     def _together(self, rows):
@@ -100,8 +93,7 @@ class RayVectorEnv(VectorEnv):
 
     def close_extras(self, **kwargs):
         """Ends the actors."""
-        for actor in self.actors:
-            ray.kill(actor)
+        list(map(ray.kill, self.actors))
 
 
 def main():

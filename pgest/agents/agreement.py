@@ -217,7 +217,9 @@ def _sizes(count: int, num_envs: int, agent: Any) -> str:
 
 def in_step(memory: memory_lib.BatchMemory, view: Any) -> bool:
     """Whether all workers have their batches after the same number of timesteps."""
-    return isinstance(memory, memory_lib.RolloutMemory) and not view.resets_take_steps
+    # Environments in the graph never do.
+    resets_take_steps = getattr(view, "resets_take_steps", False)
+    return isinstance(memory, memory_lib.RolloutMemory) and not resets_take_steps
 
 
 def check_trainable(agent: Any, base: type) -> None:

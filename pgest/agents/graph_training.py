@@ -14,7 +14,7 @@ from pgest.contract import callers, episodes
 from pgest.graph_environments import graph_environment
 from pgest.hooks import defaults, monitor
 from pgest.memory import memory
-from pgest.tracing import acting, iterating, preparation, probing, updating
+from pgest.tracing import acting, collecting, iterating, preparation, probing, updating
 
 
 class GraphTrainer:
@@ -46,11 +46,20 @@ class GraphTrainer:
         self._update = updating.UpdateGraph(
             agent.model, agent.update_config, signature, self.actor.recurrent
         )
-        self._program = iterating.GraphIterations(
-            agent.model, env, self.actor, self._update, signature, agent.config.iterations_per_loop
-        )
+        self._collector = collecting.GraphCollector(agent.model, env, self.actor, signature)
+        self._program: Any = self._make_program(signature)
         self._checked = False
         self.at_rest = True  # what the run needs are variables, changed in one piece
+
+    def _make_program(self, signature: dict[str, Any]) -> Any:
+        config = self._agent.config
+        return iterating.GraphIterations(
+            self._agent.model,
+            self._collector,
+            self._update,
+            signature,
+            config.iterations_per_loop,
+        )
 
     def uses(self, env: Any) -> bool:
         """Whether it trains on this very object."""
@@ -73,9 +82,7 @@ class GraphTrainer:
             self._check_first_timestep()
         run.before_update()
         run.take_summary_request()  # tf.summary calls of a model_fn cannot run in here
-        limits = run.limits
-        self._agent.counters.publish()
-        done = self._program(limits.max_steps, limits.max_timesteps, limits.max_episodes)
+        done = self._iterate(run)
         run.happened(_episodes(done, run.metrics.get("loss")), done.metrics or None)
         if not done.metrics and not run.metrics:
             horizon, num_envs = self._agent.memory.horizon, self.view.num_envs
@@ -83,15 +90,21 @@ class GraphTrainer:
                 f"This run ends at timestep {self._agent.global_timestep} without an update, and "
                 "what it collected is dropped: a limit cut its first in-graph iteration, which is "
                 f"{horizon} timesteps of {num_envs} environments. Train for "
-                f"{horizon * num_envs} timesteps or more at a time.",
+                f"{horizon * num_envs * self._agent.counters.workers} timesteps or more at a time.",
             )
+
+    def _iterate(self, run: runs.Run) -> iterating.Iterated:
+        limits = run.limits
+        self._agent.counters.publish()
+        return self._program(limits.max_steps, limits.max_timesteps, limits.max_episodes)
 
     def state(self) -> dict[str, np.ndarray]:
         """Nothing besides the variables, which hold the environments too."""
         return {"environments_are_variables": np.array(True)}
 
-    def restore(self, run: runs.Run, state: Mapping[str, np.ndarray]) -> None:
+    def restore(self, run: runs.Run, state: Mapping[str, np.ndarray]) -> str | None:
         """Nothing: the variables are there."""
+        return None
 
     def describe_restored(self) -> str:
         """One clause on what the trainer holds now."""
@@ -99,6 +112,10 @@ class GraphTrainer:
 
     def forget_episode(self) -> None:
         """Nothing: an evaluation opens environments of its own."""
+
+    def start_anew(self) -> None:
+        """Lets all environments begin new episodes."""
+        self._collector.write(self._collector.fresh())
 
     def leave(self) -> None:
         """Drops the environments' state."""
@@ -119,7 +136,7 @@ class GraphTrainer:
         prepare = preparation.Preparation(
             self._agent.update_config, self.actor.recurrent, self._agent.counters
         )
-        features, labels, _ = prepare(self._program.first_timestep())
+        features, labels, _ = prepare(self._collector.first_timestep())
         writer = self._agent.summary_writer or tf.summary.create_noop_writer()
         with writer.as_default(step=0), tf.summary.record_if(True):
             types = probing.check_log_probabilities(self._agent.model, features, labels)

@@ -112,13 +112,13 @@ def _restore(trainer: Any, run: Any, path: str, state: Mapping[str, Any]) -> Non
     why = trainer.restore(run, state)
     if run.agreement is not None and not run.agreement.all_of_us(why is None) and why is None:
         why = "those of another worker do not go on"
-        trainer.memory.clear()
-        trainer.forget_episode()
+        trainer.start_anew()
     seconds = time.perf_counter() - start
     if why is not None:
+        env = getattr(trainer.view, "env", trainer.view)
         callers.warn(
             f"The run goes on from {counts}, but the episodes under way start anew: of "
-            f"{environment_view.describe(trainer.view.env)}, {why}. So it will not end as a run "
+            f"{environment_view.describe(env)}, {why}. So it will not end as a run "
             "that was never stopped.",
         )
     lengths = state.get("environments/lengths", np.zeros([0])) if why is None else np.zeros([0])

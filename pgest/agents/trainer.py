@@ -14,6 +14,7 @@ from pgest.environments import checking
 from pgest.hooks import monitor
 from pgest.tracing import acting, updating
 from pgest.tracing import model as model_lib
+from pgest.variables import checkpoints
 
 
 class Trainer(Protocol):
@@ -56,6 +57,9 @@ class Trainer(Protocol):
     def forget_episode(self) -> None:
         """Drops the episode under way: its environment was taken away."""
 
+    def start_anew(self) -> None:
+        """Drops what was restored of episodes and the batch under way."""
+
     def leave(self) -> None:
         """Ends it, before another one is made."""
 
@@ -64,6 +68,12 @@ class Trainer(Protocol):
 
     def examine(self, timesteps: int) -> checking.Examination | None:
         """What the environments give to random actions; None where no step is in Python."""
+
+
+def own_variables(model: model_lib.Model) -> list[tuple[str, tf.Variable]]:
+    """Variables that are of a worker's own environments, by name."""
+    variables = model.saved_variables().items()
+    return [(n, v) for n, v in variables if n.startswith(checkpoints.ENVIRONMENT)]
 
 
 def describe(model: model_lib.Model, compiled: Mapping[str, bool]) -> str:

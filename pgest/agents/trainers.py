@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pgest.agents import agreement, graph_training, runs, trainer, training
+from pgest.agents import (
+    agreement,
+    graph_training,
+    runs,
+    shared_graph_training,
+    trainer,
+    training,
+)
 from pgest.environments import making
 from pgest.graph_environments import graph_environment
 
@@ -23,13 +30,12 @@ def prepared(agent: Any, env: Any, base: type) -> tuple[Any, Callable[[], traine
         workers cannot train on.
     """
     if isinstance(env, graph_environment.GraphEnvironment):
-        if agent.model.workers is not None:
-            raise ValueError(
-                "train_distribute: environments in the graph are trained on by one worker only; "
-                "give environments on the host, or leave train_distribute out."
-            )
         runs.check_override(type(agent), base, env.num_envs)
-        return env, lambda: graph_training.GraphTrainer(agent, env)
+        kind = graph_training.GraphTrainer
+        if agent.model.workers is not None:
+            agreement.check_trainable(agent, base)
+            kind = shared_graph_training.SharedGraphTrainer
+        return env, lambda: kind(agent, env)
     view = making.view(env, seed=agent.model.seed)
     if view.is_vector:
         runs.check_override(type(agent), base, view.num_envs)

@@ -15,7 +15,6 @@ from pgest.environments import view as environment_view
 from pgest.hooks import defaults, monitor
 from pgest.memory import memory as memory_lib
 from pgest.tracing import acting, background, feeding, preparation, probing, updating
-from pgest.variables import checkpoints
 
 
 class HostTrainer:
@@ -186,7 +185,7 @@ class HostTrainer:
         parts: dict[str, Any] = {"memory": self.memory.state(), "loop": self.loop.state()}
         parts["environments"] = self.view.state() or {}
         if self._workers is not None:
-            parts["own"] = {name: variable.numpy() for name, variable in self._own_variables()}
+            parts["own"] = {n: v.numpy() for n, v in trainer.own_variables(self._model)}
         if self._updating is not None:
             batch, _, _, following, timestep, episode = self._arguments
             leaves = enumerate(tf.nest.flatten((batch, following)))
@@ -223,7 +222,7 @@ class HostTrainer:
             if why is None:
                 observed = (self.actor.observation_spec, self.actor.mask_spec)
                 self.loop.restore(_part(state, "loop"), observed)
-                for name, variable in self._own_variables():
+                for name, variable in trainer.own_variables(self._model):
                     if f"own/{name}" in state:
                         variable.assign(state[f"own/{name}"])
                 return None
@@ -232,11 +231,6 @@ class HostTrainer:
             why = f"what the checkpoint holds of them does not fit ({error})"
         self.forget_episode()
         return why
-
-    def _own_variables(self) -> list[tuple[str, tf.Variable]]:
-        """Variables that are of this worker's environments, by name."""
-        variables = self._model.store.variables.items()
-        return [(n, v) for n, v in variables if n.startswith(checkpoints.ENVIRONMENT)]
 
     def _stored_spec(self) -> dict[str, Any]:
         """Specs of a timestep in the memory, `[T, B, ...]` by name."""
@@ -247,6 +241,11 @@ class HostTrainer:
         """One clause on what the trainer holds now."""
         update = ", an update under way" if self._updating is not None else ""
         return f"weights, {len(self.memory)} timesteps of the next batch{update} restored"
+
+    def start_anew(self) -> None:
+        """Drops what was restored of episodes and the batch under way."""
+        self.memory.clear()
+        self.forget_episode()
 
     def forget_episode(self) -> None:
         """Drops the episode under way: its environment does not go on where it stood."""

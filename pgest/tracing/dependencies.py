@@ -13,9 +13,10 @@ class Dependencies:
 
     Args:
       tensor: of a traced graph.
+      control: follow what an operation waits for, too.
     """
 
-    def __init__(self, tensor: tf.Tensor):
+    def __init__(self, tensor: tf.Tensor, control: bool = False):
         self._graph = tensor.graph
         self._operations: dict[str, Any] = {}
         waiting = [tensor.op]
@@ -24,6 +25,12 @@ class Dependencies:
             if operation.name not in self._operations:
                 self._operations[operation.name] = operation
                 waiting.extend(source.op for source in operation.inputs)
+                waiting.extend(operation.control_inputs if control else ())
+
+    @property
+    def operations(self) -> list[Any]:
+        """All of them."""
+        return list(self._operations.values())
 
     def variables(self, variables: Mapping[str, tf.Variable]) -> set[str]:
         """Names of those of `variables` that the tensor depends on."""
@@ -45,6 +52,25 @@ class Dependencies:
             yield node.op, node.name
             for called in _called_functions(node):
                 waiting.extend(bodies.pop(called, ()))
+
+
+def side_effects(graph: Any) -> set[str]:
+    """The types of the operations that a traced graph executes whatever is asked of it.
+
+    Of those in functions that it calls too, in place of the calls.
+    """
+    bodies = {f.signature.name: f for f in graph.as_graph_def().library.function}
+    types: set[str] = set()
+    waiting = [operation.node_def for operation in graph.control_outputs]
+    while waiting:
+        node = waiting.pop()
+        called = list(_called_functions(node))
+        if not called:
+            types.add(node.op)
+        for body in filter(None, (bodies.pop(name, None) for name in called)):
+            nodes = {inside.name: inside for inside in body.node_def}
+            waiting.extend(nodes[name] for name in body.control_ret.values())
+    return types
 
 
 def _called_functions(node: Any) -> Iterator[str]:

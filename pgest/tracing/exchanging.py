@@ -52,7 +52,7 @@ class CommonUpdate:
     def begin(
         self, labels: Any, metrics: dict[str, Any], permutations: tf.Tensor, size: int | None
     ) -> tuple[tf.Tensor, dict[str, Any]]:
-        """One exchange before the first step.
+        """One exchange before the first step, where there is something to exchange.
 
         Args:
           labels: of the batch.
@@ -62,15 +62,20 @@ class CommonUpdate:
 
         Returns:
           Mean and standard deviation of the advantages of each minibatch, float32 `[M, 2]` in the
-          order of the steps, `[1, 2]` of the batch as a whole; and the metrics of all batches.
+          order of the steps, `[1, 2]` of the batch as a whole, `[0, 2]` where they stay as they
+          are; and the metrics of all batches.
         """
-        sums = [self._advantage_sums(labels["advantage"], permutations, size)]
+        sums = []
         if _EXPLAINED in metrics:
             sums.append(_residual_sums(labels["value"], labels["value_target"]))
+        if self._normalize:
+            sums.append(self._advantage_sums(labels["advantage"], permutations, size))
         totals = self._workers.sums(sums)
         if _EXPLAINED in metrics:
-            metrics = {**metrics, _EXPLAINED: _explained_variance(totals[1])}
-        count, first, second = tf.unstack(totals[0])
+            metrics = {**metrics, _EXPLAINED: _explained_variance(totals[0])}
+        if not self._normalize:
+            return tf.zeros([0, 2]), metrics
+        count, first, second = tf.unstack(totals[-1])
         mean = first / count
         variance = (second - first * mean) / tf.maximum(count - 1.0, 1.0)
         deviation = tf.sqrt(tf.maximum(variance, 0.0)) + _EPSILON
@@ -78,11 +83,12 @@ class CommonUpdate:
         moments = tf.where(count[:, None] > 1.0, tf.stack([mean, deviation], 1), [[0.0, 1.0]])
         return tf.cast(moments, tf.float32), metrics
 
-    def normalized(self, labels: Any, moments: tf.Tensor) -> Any:
-        """Labels with advantages normalised by a row of what `begin` gave."""
+    def normalized(self, labels: Any, moments: tf.Tensor, step: int | tf.Tensor) -> Any:
+        """Labels of a step with advantages normalised by what `begin` gave."""
         if not self._normalize:
             return labels
-        return {**labels, "advantage": (labels["advantage"] - moments[0]) / moments[1]}
+        mean, deviation = tf.unstack(moments[step])
+        return {**labels, "advantage": (labels["advantage"] - mean) / deviation}
 
     def exchange(self, labels: Any) -> workers_lib.Exchange:
         """What makes means over `labels` those of all workers."""

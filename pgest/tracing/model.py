@@ -78,14 +78,16 @@ class Model:
         *,
         rooted: bool = True,
         exchange: workers_lib.Exchange | None = None,
+        half: sharing.Half | None = None,
     ) -> tuple[model_fn_lib.EstimatorSpec, sharing.Build]:
         """Calls the model_fn in the graph being traced; returns its spec and what it used.
 
-        `rooted` is as `variables.building` has it, `exchange` what `minimize` goes through.
+        `rooted` is as `variables.building` has it, `exchange` what `minimize` goes through, `half`
+        which part of a step that is traced in two.
         """
         self.traces[mode] += 1
         with sharing.building(self.store, mode.name, rooted) as build:
-            build.exchange = exchange
+            build.exchange, build.half = exchange, half
             spec = self.model_fn(features, labels, mode, **self._context)
         self.used[mode] = tuple(build.requested)
         if mode is Modes.PREDICT:

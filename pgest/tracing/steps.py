@@ -52,6 +52,23 @@ def numbers(metrics: dict[str, Any]) -> list[tf.Tensor]:
     ]
 
 
+def executed(spec: Any, counter: tf.Variable, before: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Executes what a spec wants executed, and counts the step where its train_op does not.
+
+    Args:
+      spec: what model_fn returned.
+      counter: the variable global_step.
+      before: its value before model_fn was called.
+
+    Returns:
+      How far train_op has moved the counter, and what has run when all is done.
+    """
+    operations = [op for op in (spec.train_op, *spec.extra_ops) if op is not None]
+    with tf.control_dependencies([operation(op) for op in operations]):
+        moved = counter.read_value() - before
+        return moved, counter.assign_add(tf.cast(tf.equal(moved, 0), tf.int64))
+
+
 def check_tensors(distribution: Any) -> None:
     """Warns of a distribution that reads variables when it is asked: after the step, new values."""
     held = [part.name for part in getattr(distribution, "trainable_variables", ())]
@@ -86,3 +103,18 @@ def entropy(distribution: Any) -> tf.Tensor | None:
 def operation(op: Any) -> Any:
     """What a control dependency takes, of a tensor or an operation."""
     return getattr(op, "op", op)
+
+
+def check_moved(moved: int) -> None:
+    """Raises where a step moved global_step by more than one."""
+    if moved > 1:
+        raise ValueError(
+            f"The train_op moved global_step by {moved}; one step moves it by one. For several "
+            "losses use pgest.minimize([(loss, optimizer, variables), ...]), or leave "
+            "global_step alone and the agent counts."
+        )
+
+
+def named_metrics(names: tuple[str, ...], values: tf.Tensor) -> dict[str, float]:
+    """Metrics by name, from the vector that `UpdateGraph.run` returns."""
+    return dict(zip(names, values.numpy().tolist(), strict=True))

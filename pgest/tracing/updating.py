@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from pgest import returns, schedules
 from pgest.contract import model_fn, update_config
-from pgest.tracing import acting, exchanging, histograms, programs
+from pgest.tracing import acting, exchanging, halves, histograms, programs
 from pgest.tracing import model as model_lib
 from pgest.tracing import preparation as preparation_lib
 from pgest.tracing import steps as steps_lib
@@ -85,8 +85,9 @@ class UpdateGraph:
                 ),
                 policy_state,
             )
-        step = tf.function(self._train_step, autograph=False)
-        self.step = step.get_concrete_function(*minibatch)
+        self._halves = self._in_halves(minibatch)
+        step = self._train_step if self._halves is None else self._halves.__call__
+        self.step = tf.function(step, autograph=False).get_concrete_function(*minibatch)
         model.store.adopt(self._histograms.without_own(self.step.variables))
         self.permutation_spec = tf.TensorSpec([None, None], tf.int32)
         if self.static:
@@ -160,7 +161,7 @@ class UpdateGraph:
             size = self._minibatches
             moments, metrics = self._common.begin(labels, metrics, permutations, size)
             if not size:
-                labels = self._common.normalized(labels, moments[0])
+                labels = self._common.normalized(labels, moments, 0)
         if not self._minibatches and self._config.epochs == 1:
             means, moved, _ = self.step(features, labels)
             steps = tf.ones([], tf.int64)
@@ -174,7 +175,7 @@ class UpdateGraph:
         self.names = (*self._step_names, *metrics)
         extra = [tf.cast(value, tf.float32) for value in metrics.values()]
         means = tf.concat([means, tf.stack(extra)], 0) if extra else means
-        if self._common is not None:
+        if self._common is not None and self._halves is None:
             (means,) = self._common.exchange(labels).means([means])
         return means, steps, moved
 
@@ -203,7 +204,7 @@ class UpdateGraph:
                     chosen = order[start : tf.minimum(start + size, rows)]
                 part = self._gather(features, labels, chosen)
                 if self._common is not None:
-                    part = (part[0], self._common.normalized(part[1], moments[step]))
+                    part = (part[0], self._common.normalized(part[1], moments, step))
             values, moved_now, kl = self.step(*part)
             return step + 1, sums + values, tf.maximum(moved, moved_now), kl
 
@@ -227,6 +228,28 @@ class UpdateGraph:
             )
         return taken, tf.nest.map_structure(take, labels)
 
+    def _in_halves(self, minibatch: tuple[Any, Any]) -> halves.Halves | None:
+        """The step in two halves; None of one worker, with summaries, and where it does not fit."""
+        if self._common is None or self._writer is not None:
+            return None
+        split = halves.Halves(
+            self._call,
+            self._common.exchange,
+            minibatch,
+            self._model.counters.variables["global_step"],
+            self._config.target_kl is not None,
+        )
+        if not split.fits:
+            return None
+        self._take_over(split.spec, split.names)
+        return split
+
+    def _take_over(self, spec: Any, names: Iterable[str]) -> None:
+        """What an update needs of the spec of a step, and the metrics of one."""
+        self._after_batch = spec.after_batch
+        self.hooks = (*spec.training_chief_hooks, *spec.training_hooks)
+        self._step_names = tuple(names)
+
     def _train_step(self, features: Any, labels: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """One execution of train_op: its metrics, how far it moved global_step, and the KL."""
         if self._config.normalize_advantage and self._common is None:
@@ -236,26 +259,20 @@ class UpdateGraph:
         exchange = None if self._common is None else self._common.exchange(labels)
         spec, build = self._call(features, labels, exchange)
         self._histograms.write_step(before, build)
-        self._after_batch = spec.after_batch
-        self.hooks = (*spec.training_chief_hooks, *spec.training_hooks)
         needs_divergence = self._config.target_kl is not None
         metrics, divergence = steps_lib.seen(spec, build, labels, needs_divergence)
         if exchange is not None and needs_divergence:
             (divergence,) = exchange.means([divergence])  # all stop at one step
-        executed = [op for op in (spec.train_op, *spec.extra_ops) if op is not None]
-        with tf.control_dependencies([steps_lib.operation(op) for op in executed]):
-            moved = step_variable.read_value() - before
-            # A train_op that leaves global_step alone is counted here.
-            counted = step_variable.assign_add(tf.cast(tf.equal(moved, 0), tf.int64))
+        moved, counted = steps_lib.executed(spec, step_variable, before)
         with tf.control_dependencies([steps_lib.operation(counted)]):
-            self._step_names = tuple(metrics)
+            self._take_over(spec, metrics)
             values = tf.stack(steps_lib.numbers(metrics))
             return values, tf.identity(moved), tf.cast(divergence, tf.float32)
 
-    def _call(self, features: Any, labels: Any, exchange: Any) -> Any:
+    def _call(self, features: Any, labels: Any, exchange: Any, half: Any = None) -> Any:
         if self._writer is None:
             with tf.summary.record_if(False):
-                return self._model.call(features, labels, Modes.TRAIN, exchange=exchange)
+                return self._model.call(features, labels, Modes.TRAIN, exchange=exchange, half=half)
         with (
             self._writer.as_default(step=self._model.counters.variables["global_timestep"]),
             tf.summary.record_if(True),
@@ -323,7 +340,7 @@ class Updater:
         limit = 2**62 if steps_left is None else steps_left
         leaves = [*tf.nest.flatten((batch, following or {})), permutations, np.int64(limit)]
         *means, steps, moved = self._program.run_flat(leaves)[0].numpy().tolist()
-        check_moved(int(moved))
+        steps_lib.check_moved(int(moved))
         return Updated(dict(zip(self.graph.names, means, strict=True)), int(steps))
 
     def max_steps(self, batch: dict[str, Any]) -> int:
@@ -347,18 +364,3 @@ class Updater:
             batch = preparation_lib.bootstrapped_at_horizon(batch, values)
         means, *counts = self.graph.run(batch, permutations, limit)
         return tf.concat([means, tf.cast(tf.stack(counts), means.dtype)], axis=0)
-
-
-def check_moved(moved: int) -> None:
-    """Raises where a step moved global_step by more than one."""
-    if moved > 1:
-        raise ValueError(
-            f"The train_op moved global_step by {moved}; one step moves it by one. For several "
-            "losses use pgest.minimize([(loss, optimizer, variables), ...]), or leave "
-            "global_step alone and the agent counts."
-        )
-
-
-def named_metrics(names: tuple[str, ...], values: tf.Tensor) -> dict[str, float]:
-    """Metrics by name, from the vector that `UpdateGraph.run` returns."""
-    return dict(zip(names, values.numpy().tolist(), strict=True))

@@ -56,6 +56,8 @@ def minimize(
     step = global_step.read_value()
     # Every gradient is of the weights that this update started from.
     gradients = [_gradients(build, *part) for part in parts]
+    if build.half is not None and build.half.given is None:
+        return _left_to_second_half(build, build.half, parts, gradients, step)
     gradients = _clipped(build, gradients, clip_norm)
     # Every optimizer must see the step that this update started from, and global_step moves once:
     # the last one has it as its iterations, those before it set their own to it.
@@ -120,6 +122,22 @@ def _gradients(
     return list(zip(gradients, variables, strict=True))
 
 
+def _left_to_second_half(
+    build: sharing.Build,
+    half: sharing.Half,
+    parts: Sequence[tuple[Any, Any, Any]],
+    gradients: list[list[tuple[tf.Tensor, tf.Variable]]],
+    step: tf.Tensor,
+) -> tf.Tensor:
+    """Where `minimize` ends in the first half of a step: it has gradients and applies none."""
+    build.gradients += gradients
+    for _, optimizer, _ in parts:
+        if not isinstance(optimizer, _LegacyOptimizer):  # which makes its step count when applied
+            build.release(optimizer.iterations)
+    half.reached.append(tf.identity(step + 1))
+    return half.reached[-1]
+
+
 def _clipped(
     build: sharing.Build,
     parts: list[list[tuple[tf.Tensor, tf.Variable]]],
@@ -127,7 +145,9 @@ def _clipped(
 ) -> list[list[tuple[tf.Tensor, tf.Variable]]]:
     """The gradients of each loss, of all workers together, clipped by their own global norm."""
     if build.exchange is not None:
-        flat = iter(workers.means_over_workers([g for part in parts for g, _ in part]))
+        own = [gradient for part in parts for gradient, _ in part]
+        given = None if build.half is None else build.half.given
+        flat = iter(workers.means_over_workers(own) if given is None else given)
         parts = [[(next(flat), variable) for _, variable in part] for part in parts]
     clipped = []
     for number, part in enumerate(parts):

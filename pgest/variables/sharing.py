@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import dataclasses
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import gymnasium
@@ -150,6 +151,20 @@ def scope(name: str) -> Iterator[None]:
         yield
 
 
+@dataclasses.dataclass
+class Half:
+    """One half of a step that is traced in two, with an exchange between them.
+
+    Attributes:
+      given: the gradients of all workers, of which the second half is made; None in the first one,
+        which ends with those of this worker.
+      reached: what `minimize` returned in the first half, a tensor a call.
+    """
+
+    given: Sequence[tf.Tensor] | None = None
+    reached: list[tf.Tensor] = dataclasses.field(default_factory=list)
+
+
 class Build:
     """One call of a model_fn: what it asked the store for.
 
@@ -161,6 +176,7 @@ class Build:
       layers: the Keras layers that it called.
       error: the first that was raised while a variable was being made.
       exchange: how means become those of all workers; None where nothing is exchanged.
+      half: the half of a step that it is; None: a whole one.
     """
 
     def __init__(self, store: variable_store.VariableStore, mode: str, rooted: bool = True):
@@ -174,6 +190,7 @@ class Build:
         self.optimizers = 0
         self.error: Exception | None = None
         self.exchange: Any = None
+        self.half: Half | None = None
         self.layers = called_layers.CalledLayers()
         self._transients: collections.Counter[str] = collections.Counter()
         self._steps: list[tuple[str, tf.Variable]] = []

@@ -9,6 +9,8 @@ from __future__ import annotations
 import atexit
 import contextlib
 import dataclasses
+import functools
+import itertools
 import json
 import logging
 import os
@@ -30,6 +32,12 @@ _OF_COLLECTIVES = (
     tf.errors.DeadlineExceededError,
 )
 _SIGNS = ("ollective", "oordination service")
+# Bytes of all workers' vectors: below, an exchange takes as long as its messages are many.
+_SMALL = 4 * 2**20
+# Of exchanges beside those of the strategy, whose numbers are small. The n-th that is traced has
+# the n-th number in every process, whatever agents it is of.
+_GROUP = 2**30
+_INSTANCES = itertools.count(2**30)
 
 
 class WorkerLostError(RuntimeError):
@@ -102,6 +110,8 @@ class Workers:
         self.rank, self.count = task.rank or 0, task.num_workers
         self._programs: dict[int, Callable[[tf.Tensor], tf.Tensor]] = {}
         self._lost = False
+        self._on_cpus = all("CPU" in each for each in strategy.extended.worker_devices)
+        self._timeout: float | None = None
         # Before whatever TensorFlow does at the end, and after what the user registers from here.
         atexit.register(self._end)
 
@@ -135,12 +145,35 @@ class Workers:
         for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
             at = [place for place, tensor in enumerate(tensors) if tensor.dtype == dtype]
             flat = [tf.reshape(tensors[place], [-1]) for place in at]
-            total = self._strategy.run(_all_reduced, args=(tf.concat(flat, 0),))
+            total = self._sum(tf.concat(flat, 0))
             parts = tf.split(total, [tf.size(part) for part in flat])
             for place, part in zip(at, parts, strict=True):
                 results[place] = tf.reshape(part, tf.shape(tensors[place]))
                 results[place].set_shape(tensors[place].shape)
         return results
+
+    def _sum(self, vector: tf.Tensor) -> tf.Tensor:
+        """The sum over all workers of a vector `[n]`.
+
+        A ring passes parts on twice for each other worker, once to add them up and once to hand the
+        sums out. A vector that is soon sent is passed on as a whole, once, and each worker adds up,
+        in the order of the ranks: so all get the same bits.
+        """
+        size = vector.shape.num_elements()
+        if not self._on_cpus or size is None or self.count * size * vector.dtype.size > _SMALL:
+            return self._strategy.run(_all_reduced, args=(vector,))
+        if self._timeout is None:
+            self._timeout = _timeout(self._strategy)
+        gathered = tf.raw_ops.CollectiveGatherV2(
+            input=vector[None],
+            group_size=self.count,
+            group_key=_GROUP,
+            instance_key=next(_INSTANCES),
+            ordering_token=[],
+            timeout_seconds=self._timeout,
+        )
+        # One after the other, whatever order a reduction takes on one kind of processor.
+        return functools.reduce(tf.add, [gathered[rank] for rank in range(self.count)])
 
     def sum_now(self, numbers: Sequence[float]) -> list[float]:
         """The sums over all workers of numbers of the host.
@@ -325,6 +358,15 @@ def _all_reduced(tensor: tf.Tensor) -> tf.Tensor:
     # The output of a nested function has no device, which all_reduce looks for; a copy has one.
     context = tf.distribute.get_replica_context()
     return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(tensor))
+
+
+def _timeout(strategy: Any) -> float:
+    """The `timeout_seconds` of a strategy's CommunicationOptions; 0: it waits without limit."""
+    traced = tf.function(lambda: strategy.run(_all_reduced, args=(tf.zeros([]),)), autograph=False)
+    definition = traced.get_concrete_function().graph.as_graph_def()
+    bodies = (definition.node, *(each.node_def for each in definition.library.function))
+    reduced = (node for nodes in bodies for node in nodes if node.op == "CollectiveReduceV2")
+    return next(reduced).attr["timeout_seconds"].f
 
 
 def _cause(text: str) -> str:

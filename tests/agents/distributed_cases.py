@@ -58,6 +58,8 @@ class Case:
     resets: bool = False  # environments that spend timesteps on resetting
     episodes: bool = False  # whole ones, of one environment a worker
     env_id: str = "CartPole-v1"
+    graph: bool = False  # environments in the graph
+    iterations: int = 1
 
     def agent(self, workers, strategy=None, model_dir=None, wrap=lambda model_fn: model_fn):
         import pgest
@@ -71,6 +73,7 @@ class Case:
             tf_random_seed=self.seed,
             log_step_count_steps=None,
             jit_compile=self.jit_compile,
+            iterations_per_loop=self.iterations,
             train_distribute=strategy,
         )
         memory = pgest.BatchMemory(150) if self.episodes else pgest.RolloutMemory(horizon=HORIZON)
@@ -79,6 +82,10 @@ class Case:
     def environment(self, workers):
         import pgest
 
+        if self.graph:
+            return pgest.graph_environments.CartPole(
+                num_envs=self.num_envs // workers, max_episode_steps=60
+            )
         if self.resets:
             return gymnasium.make_vec(
                 "CartPole-v1", self.num_envs // workers, vectorization_mode="sync"
@@ -120,6 +127,13 @@ CASES = {
                    seed=None),
     "resumed": Case(settings={"normalize_reward": True}, optimizer_params=MINIBATCHES,
                     limits=updates(10)),
+    # Each third minibatch is a smaller one; a batch is collected in pieces, for the limit.
+    "graph": Case(optimizer_params={"epochs": 2, "minibatch_size": 24}, graph=True,
+                  limits={"max_episodes": 91}, settings=NORMALIZED, jit_compile=False),
+    "graph_lstm": Case(settings={"cell": "lstm", "cell_size": 8}, optimizer_params=HALVES,
+                       graph=True, limits={"max_timesteps": 1030}, iterations=3),
+    "graph_resumed": Case(settings={"normalize_reward": True}, optimizer_params=MINIBATCHES,
+                          limits=updates(10), graph=True),
     "three": Case(optimizer_params={"epochs": 2, "minibatch_size": 24}, num_envs=6,
                   limits=updates(20, 6)),
 }  # fmt: skip
@@ -211,7 +225,7 @@ def run_worker(rank, ports, directory, names, fault=""):
             "TERM": functools.partial(os.kill, os.getpid(), signal.SIGTERM),
             "KILL": functools.partial(os.kill, os.getpid(), signal.SIGKILL),
         }[wanted]
-    model_dir = str(directory / "run") if names == ["resumed"] else None
+    model_dir = str(directory / "run") if names in (["resumed"], ["graph_resumed"]) else None
     for name in names:
         if name == "refusals":
             from tests.agents import distributed_refusals

@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 import pgest
+from pgest import graph_environments
 from pgest.tracing import updating
 from tests.agents import distributed_cases
 
@@ -67,10 +68,48 @@ def sharded_minibatches(monkeypatch, shards, whole):
         yield
 
 
+class Shards(graph_environments.GraphEnvironment):
+    """Environments in the graph of which each shard has the random numbers of its worker."""
+
+    def __init__(self, part, shards):
+        super().__init__(part.observation_space, part.action_space, num_envs=part.num_envs * shards)
+        self.part, self.shards = part, shards
+        self.start, self.advance = part.start, part.advance
+        self.observe = part.observe
+
+    def initial(self, seed):
+        return self._joined([self.part.initial(fold) for fold in self._seeds(seed)])
+
+    def step(self, state, action, seed):
+        rows = self.part.num_envs
+        results = []
+        for rank, fold in enumerate(self._seeds(seed)):
+            own = tf.nest.map_structure(
+                lambda leaf, at=rank * rows: leaf[at : at + rows], (state, action)
+            )
+            results.append(self.part.step(*own, fold))
+        return self._joined(results)
+
+    def start(self, seed):
+        raise NotImplementedError
+
+    advance = observe = start
+
+    def _seeds(self, seed):
+        fold = tf.random.experimental.stateless_fold_in
+        return [fold(seed, rank) for rank in range(self.shards)]
+
+    def _joined(self, parts):
+        return tf.nest.map_structure(
+            lambda *leaves: None if leaves[0] is None else tf.concat(leaves, 0), *parts
+        )
+
+
 def run(name, monkeypatch, shards):
     """What one worker with all environments comes to: weights by name, and a report."""
     case, hook = distributed_cases.CASES[name], distributed_cases.metrics_hook()
     agent = case.agent(1, wrap=lambda model_fn: sharded(model_fn, shards))
     with sharded_minibatches(monkeypatch, shards, case.num_envs):
-        agent.train(case.environment(1), hooks=[hook], **case.limits)
+        env = Shards(case.environment(shards), shards) if case.graph else case.environment(1)
+        agent.train(env, hooks=[hook], **case.limits)
     return distributed_cases.result(agent, hook.seen)

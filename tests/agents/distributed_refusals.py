@@ -5,7 +5,6 @@ import tensorflow_probability as tfp
 import tf_keras
 
 import pgest
-from pgest import graph_environments
 from tests.agents import distributed_cases
 
 
@@ -107,7 +106,6 @@ def messages(strategy, rank, directory):
         kind(model, memory, update, config=config).train(env, **{"max_steps": 2, **limits})
 
     tried = {
-        "graph": lambda: train(graph_environments.CartPole(num_envs=2)),
         "episodes": lambda: train(memory=pgest.BatchMemory(100)),
         "override": lambda: train(kind=Overriding),
         "overlap": lambda: pgest.RunConfig(train_distribute=strategy, overlap_updates=True),

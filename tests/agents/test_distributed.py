@@ -19,12 +19,12 @@ from tests.agents import distributed_cases, distributed_reference
 
 # One process of the tests, so that each set of workers is started once.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("workers")]
-COMPARED = ["a2c", "ppo", "vpg", "trpo", "lstm", "masks", "target_kl"]
+COMPARED = ["a2c", "ppo", "vpg", "trpo", "lstm", "masks", "target_kl", "graph"]
 # Weights are around 1. The same rows in another order within each minibatch, on one worker, come to
 # 2e-7 after a hundred steps and more: float32 sums are rounded in another order, and that is all.
 # Adam makes it grow with the learning rate, to 8e-5 at ten times the largest one of these cases.
 TOLERANCE = 1e-6
-ALL = [*COMPARED, "gsde", "timesteps", "whole", "resets", "resumed"]
+ALL = [*COMPARED, "gsde", "timesteps", "whole", "resets", "resumed", "graph_lstm", "graph_resumed"]
 
 
 class Outcome:
@@ -84,7 +84,6 @@ def test_two_workers_equal_one_with_all_environments(trained, monkeypatch, name)
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("graph", "environments in the graph are trained on by one worker only"),
         ("episodes", "another number of minibatches .minibatch_size=16.: leave minibatch_size out"),
         ("override", "Overriding overrides run_episode: use a hook"),
         ("overlap", "leave overlap_updates out"),
@@ -187,14 +186,33 @@ def test_a_killed_worker_ends_the_others_and_the_run_goes_on(preempted, trained,
     if victim == 0:
         return
     # Started again, it ends as one that was never stopped, to the bit.
-    codes = distributed_cases.finish(distributed_cases.start(tmp_path, ["resumed"]))
+    ends_as_if_never_stopped("resumed", outcome, trained)
+
+
+def ends_as_if_never_stopped(name, outcome, trained):
+    """Starts the workers of a case again; they come to the same bits, those of their own too."""
+    codes = distributed_cases.finish(distributed_cases.start(outcome.directory, [name]))
     assert codes == [0, 0], outcome.log(0)[-3000:] + outcome.log(1)[-3000:]
     for rank in range(2):
-        found, never = outcome.report("resumed", rank), trained.report("resumed", rank)
-        assert found["counters"] == never["counters"]
-        for variable, value in trained.weights("resumed", rank).items():
-            here = outcome.weights("resumed", rank)[variable]
+        assert outcome.report(name, rank)["counters"] == trained.report(name, rank)["counters"]
+        for variable, value in trained.weights(name, rank).items():
+            here = outcome.weights(name, rank)[variable]
             np.testing.assert_array_equal(here, value, err_msg=variable)
+
+
+def test_environments_in_the_graph_go_on_where_they_stood(trained, tmp_path):
+    name = "graph_resumed"
+    processes = distributed_cases.start(tmp_path, [name], fault="TERM@1")
+    assert distributed_cases.finish(processes) == [143, 143]
+    ends_as_if_never_stopped(name, Outcome(tmp_path), trained)
+
+
+def test_environments_in_the_graph_are_each_workers_own(trained):
+    chief, other = (trained.weights("graph_resumed", rank) for rank in range(2))
+    name = "environment/reward_running_return_2"
+    assert not np.array_equal(chief[name], other[name])
+    # 64 timesteps of all a batch; the last one is cut.
+    assert trained.report("graph_lstm", 0)["counters"][:2] == [64, 1032]
 
 
 def test_another_number_of_workers_goes_on_with_new_episodes(preempted, tmp_path):
