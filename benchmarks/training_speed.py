@@ -75,6 +75,7 @@ STABLE_BASELINES = Side(
     "stable_baselines",
     {"1 thread": {"OMP_NUM_THREADS": "1"}, "default threads": {}},
 )
+SB3_CONTRIB = dataclasses.replace(STABLE_BASELINES, name="sb3-contrib")
 TF_AGENTS = Side(
     "TF-Agents",
     "tf_agents_reinforce",
@@ -150,6 +151,10 @@ CHEETAH = Work(
     algorithm="PPO", environment="HalfCheetah-v5", num_envs=8, horizon=256, epochs=10,
     minibatch_size=64, learning_rate=3e-4,
 )  # fmt: skip
+RECURRENT = Work(
+    algorithm="PPO", num_envs=8, horizon=128, epochs=4, minibatch_size=256, learning_rate=3e-4,
+    cell_size=256,
+)  # fmt: skip
 REINFORCE = Work(algorithm="REINFORCE", episodes=2, learning_rate=1e-3)
 
 ROWS = (
@@ -170,6 +175,10 @@ ROWS = (
     Row(
         "HalfCheetah-v5 PPO, 8 environments", 1.5, CHEETAH, STABLE_BASELINES, 4_096, 400_000,
         _CHEETAH_BOUND,
+    ),
+    Row(
+        "recurrent PPO, two LSTMs of 256, 8 environments", 5.0, RECURRENT, SB3_CONTRIB, 1_024,
+        60_000,
     ),
 )  # fmt: skip
 
