@@ -29,6 +29,9 @@ _CARTPOLE_BOUND = 45.0
 # One that draws them gets -280.
 _CHEETAH_BOUND = -150.0
 
+# One that draws them gets 50.
+_PIXELS_BOUND = 100.0
+
 
 @dataclasses.dataclass(frozen=True)
 class Side:
@@ -155,6 +158,10 @@ RECURRENT = Work(
     algorithm="PPO", num_envs=8, horizon=128, epochs=4, minibatch_size=256, learning_rate=3e-4,
     cell_size=256,
 )  # fmt: skip
+PIXELS = Work(
+    algorithm="PPO", environment="contestants.pixels:Pixels-v0", images=True, num_envs=8,
+    horizon=32, epochs=4, minibatch_size=64, learning_rate=2.5e-4, entropy_weight=0.01,
+)  # fmt: skip
 REINFORCE = Work(algorithm="REINFORCE", episodes=2, learning_rate=1e-3)
 
 ROWS = (
@@ -180,6 +187,8 @@ ROWS = (
         "recurrent PPO, two LSTMs of 256, 8 environments", 5.0, RECURRENT, SB3_CONTRIB, 1_024,
         60_000,
     ),
+    Row("PPO from images, 84 x 84 x 4, 8 environments", 2.0, PIXELS, STABLE_BASELINES, 256,
+        20_000, _PIXELS_BOUND),
 )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import statistics
+from typing import Any
 
 import gymnasium
 import tensorflow as tf
@@ -92,13 +93,17 @@ def model(work: serving.Work):
     if work.algorithm == "REINFORCE":
         return models.VPG(baseline=False, learning_rate=work.learning_rate, clip_norm=None)
     kind = {"A2C": models.A2C, "PPO": models.PPO}[work.algorithm]
-    cells = {"cell": "lstm", "cell_size": work.cell_size} if work.cell_size else {}
-    return (TwoCells if cells else kind)(
+    network: dict[str, Any] = {}
+    if work.cell_size:
+        kind, network = TwoCells, {"cell": "lstm", "cell_size": work.cell_size}
+    if work.images:
+        network = {"hidden_sizes": (), "share_network": True}
+    return kind(
         learning_rate=work.learning_rate,
         entropy_weight=work.entropy_weight,
         value_weight=work.value_weight,
         value_clip_range=work.value_clip_range,
-        **cells,
+        **network,
     )
 
 

@@ -37,6 +37,8 @@ class Trainer:
         if work.algorithm == "PPO":
             settings |= {"n_epochs": work.epochs, "batch_size": work.minibatch_size}
         learner, policy = getattr(stable_baselines3, work.algorithm), "MlpPolicy"
+        if work.images:
+            policy = "CnnPolicy"
         if work.cell_size:
             import sb3_contrib
 

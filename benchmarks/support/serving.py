@@ -41,6 +41,7 @@ class Work:
       episodes: of an update, where whole episodes make it up.
       iterations: updates in one call of an in-graph program.
       cell_size: units of two LSTM cells, one for the policy and one for the value; 0: none.
+      images: observations are images: policy and value stand on the network of Mnih et al. 2015.
       variant: how a side is set up, where it has a choice; the better one takes part.
     """
 
@@ -60,6 +61,7 @@ class Work:
     value_clip_range: float | None = None
     iterations: int = 1
     cell_size: int = 0
+    images: bool = False
     variant: str = ""
 
 
