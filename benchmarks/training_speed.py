@@ -187,7 +187,7 @@ ROWS = (
         25_000,
     ),
     Row("PPO from images, 84 x 84 x 4, 8 environments", 2.0, PIXELS, STABLE_BASELINES, 256,
-        10_000, _PIXELS_BOUND),
+        6_000, _PIXELS_BOUND),
 )  # fmt: skip
 
 
