@@ -49,26 +49,25 @@ class Run:
       label: in the table.
       work: what it trains.
       timesteps: of the whole run.
-      pixels: whether observations are 84 x 84 x 4 bytes.
       variables: environment variables of its process.
     """
 
     label: str
     work: Work
     timesteps: int
-    pixels: bool = False
     variables: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def batch(self) -> float:
         """The observations of one batch, MB."""
-        each = 84 * 84 * 4 if self.pixels else 16
+        each = 84 * 84 * 4 if self.work.images else 16
         return self.work.horizon * self.work.num_envs * each / MEGABYTE
 
 
 PIXELS = Work(
-    algorithm="PPO", num_envs=8, horizon=128, epochs=4, minibatch_size=256, learning_rate=2.5e-4
-)
+    algorithm="PPO", environment=training_speed.PIXELS.environment, images=True, num_envs=8,
+    horizon=128, epochs=4, minibatch_size=256, learning_rate=2.5e-4,
+)  # fmt: skip
 RUNS = (
     Run("A2C, 8 environments", training_speed.a2c(8), 1_500_000),
     Run("A2C, 256 native", training_speed.a2c(256, vectorization="native"), 10_000_000),
@@ -80,39 +79,13 @@ RUNS = (
         variables={"TF_ENABLE_ONEDNN_OPTS": "0"},
     ),
     Run("PPO in the graph, 64 environments", training_speed.in_graph(64).work, 10_000_000),
-    Run("PPO, 8 environments, 84x84x4", PIXELS, 20_480, pixels=True),
+    Run("PPO, 8 environments, 84x84x4", PIXELS, 20_480),
     # glibc raises the size from which it gives memory back to that of the largest piece it got.
     Run(
-        "PPO, 8 environments, 84x84x4, MALLOC_MMAP_THRESHOLD_=1000000", PIXELS, 20_480, pixels=True,
+        "PPO, 8 environments, 84x84x4, MALLOC_MMAP_THRESHOLD_=1000000", PIXELS, 20_480,
         variables={"MALLOC_MMAP_THRESHOLD_": "1000000"},
     ),
 )  # fmt: skip
-
-
-def pixel_environment():
-    """An environment whose observations are 84 x 84 x 4 random bytes; episodes of 200 timesteps."""
-    import gymnasium
-
-    class Pixels(gymnasium.Env):
-        observation_space = gymnasium.spaces.Box(0, 255, (84, 84, 4), np.uint8)
-        action_space = gymnasium.spaces.Discrete(4)
-
-        def __init__(self) -> None:
-            generator = np.random.default_rng(0)
-            self._frames = generator.integers(256, size=[64, 84, 84, 4], dtype=np.uint8)
-            self._time = 0
-
-        def reset(self, *, seed=None, options=None):
-            super().reset(seed=seed)
-            self._time = 0
-            return self._frames[0], {}
-
-        def step(self, action):
-            self._time += 1
-            reward = float(action == self._time % 4)
-            return self._frames[self._time % 64], reward, self._time == 200, False, {}
-
-    return Pixels()
 
 
 def resident() -> float:
@@ -130,26 +103,11 @@ def watch(run: Run) -> None:
     """Trains and prints what memory did, as JSON; runs in a process of its own."""
     from contestants import pgest_agent
 
-    import pgest
-
-    if run.pixels:
-        work = run.work
-        agent = pgest.PGAgent(
-            pgest.models.PPO(learning_rate=work.learning_rate, share_network=True),
-            pgest_agent.memory(work),
-            optimizer_params=pgest_agent.update(work),
-            config=pgest.RunConfig(tf_random_seed=0, log_step_count_steps=None),
-        )
-        env = pgest.make(pixel_environment, num_envs=work.num_envs)
-        train = lambda timesteps: agent.train(env, timesteps=timesteps)  # noqa: E731
-        taken = lambda: agent.global_timestep  # noqa: E731
-    else:
-        trainer = pgest_agent.Trainer(run.work)
-        train, taken = trainer.train, lambda: trainer.timesteps
+    trainer = pgest_agent.Trainer(run.work)
     points = []
     for _ in range(40):
-        train(run.timesteps // 40)
-        points.append((taken(), resident()))
+        trainer.train(run.timesteps // 40)
+        points.append((trainer.timesteps, resident()))
     highest = peak(resource.getrusage(resource.RUSAGE_SELF))
     print(json.dumps({"points": points, "peak": highest}))
 
@@ -180,7 +138,7 @@ def memory_of(run: Run, idle: float, quick: bool) -> dict[str, Any]:
         "peak holds": bool(over <= goal),
         "slope MB per million timesteps": round(float(slope), 2),
     }
-    if not run.pixels:  # too short for a slope
+    if not run.work.images:  # too short for a slope
         line["slope holds"] = bool(slope < SLOPE_GOAL)
     return line
 

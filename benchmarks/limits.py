@@ -11,6 +11,9 @@ that TensorFlow has. The goal is 0.6 of that.
 In the graph: PPO with PureJaxRL's settings does so many matrix products an iteration, and they take
 their time. A program of those products alone, forward and backward, with nothing around them but
 what keeps XLA from leaving them out, gives the limit. The goal is half of that.
+
+From images: the convolutions and matrix products of acting and of the minibatches, in TensorFlow's
+own code, are the limit. The goal is 0.8 of that.
 """
 
 from __future__ import annotations
@@ -30,11 +33,11 @@ import numpy as np
 import tensorflow as tf
 import training_speed
 from support import measuring
-from support.serving import Contestant
+from support.serving import Contestant, Work
 
 HIDDEN = 64
 HORIZON, EPOCHS, MINIBATCHES = 128, 4, 4
-ONE_ENVIRONMENT_GOAL, PRODUCTS_GOAL = 0.6, 0.5
+ONE_ENVIRONMENT_GOAL, PRODUCTS_GOAL, IMAGES_GOAL = 0.6, 0.5, 0.8
 
 
 # --- one environment ----------------------------------------------------------------------------
@@ -218,6 +221,65 @@ def in_graph(num_envs: int, rounds: int) -> dict[str, Any]:
     }
 
 
+# --- the convolutions of PPO from images ---------------------------------------------------------
+
+
+def convolutions(work: Work, iterations: int):
+    """`iterations` of what the network of Mnih et al. multiplies, and nothing between it."""
+    shapes = ((8, 8, 4, 32), (4, 4, 32, 64), (3, 3, 64, 64), (3136, 512))
+    kernels = [tf.Variable(tf.random.stateless_normal(shape, [0, 0]) * 0.02) for shape in shapes]
+
+    @tf.function(autograph=False)
+    def features(images):
+        for kernel, stride in zip(kernels[:3], (4, 2, 1), strict=True):
+            images = tf.nn.conv2d(images, kernel, stride, "VALID")
+        return tf.reshape(images, [images.shape[0], -1]) @ kernels[3]
+
+    @tf.function(autograph=False)
+    def step(images):
+        with tf.GradientTape() as tape:
+            found = features(images)
+        return tape.gradient(found, kernels)
+
+    acting, minibatch = (
+        tf.random.stateless_uniform([rows, 84, 84, 4], [0, 0])
+        for rows in (work.num_envs, work.minibatch_size)
+    )
+    timesteps = work.num_envs * work.horizon
+
+    def piece() -> int:
+        for _ in range(iterations):
+            for _ in range(work.horizon + 1):  # the last for the value that follows
+                features(acting)
+            for _ in range(work.epochs * timesteps // work.minibatch_size):
+                found = step(minibatch)
+        found[0].numpy()
+        return iterations * timesteps
+
+    return piece
+
+
+def from_images(rounds: int) -> dict[str, Any]:
+    """What part of the limit PPO from images reaches, by the clock and by processor time."""
+    work = training_speed.PIXELS
+    trainer = Contestant("pgest_agent", work)
+    trainer.make()
+    timesteps = work.num_envs * work.horizon
+    contestants = {
+        "pgest": lambda: trainer.train(timesteps),
+        "convolutions": convolutions(work, 1),
+    }
+    timings = measuring.alternate(contestants, rounds)
+    trainer.close()
+    ours, limit = timings["pgest"], timings["convolutions"]
+    shares = [least / used for least, used in zip(limit.cpu, ours.cpu, strict=True)]
+    return {
+        "work": "PPO from images, 8 environments",
+        **reached(ours.rates, limit.rates, IMAGES_GOAL),
+        "fraction by CPU time": round(statistics.median(shares), 2),
+    }
+
+
 def reached(rates: list[float], limits: list[float], goal: float) -> Mapping[str, Any]:
     """The medians, and the median of the fractions of neighbouring pieces."""
     fractions = sorted(rate / limit for rate, limit in zip(rates, limits, strict=True))
@@ -242,6 +304,8 @@ def main() -> None:
     for num_envs in (512, 2048):
         if options.rows in f"PPO in the graph, {num_envs} environments":
             rows.append(in_graph(num_envs, rounds))
+    if options.rows in "PPO from images, 8 environments":
+        rows.append(from_images(rounds))
     settings = {"net": "64x64 tanh, twice", "environment": "CartPole-v1"}
     measuring.store("limits", rows, settings, keep=not options.quick)
     print(f"{time.perf_counter() - started:.0f} s")

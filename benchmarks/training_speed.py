@@ -28,6 +28,8 @@ from support.serving import Contestant, ContestantError, Work
 _CARTPOLE_BOUND = 45.0
 # One that draws them gets -280.
 _CHEETAH_BOUND = -150.0
+# One that draws them gets 50.
+_PIXELS_BOUND = 60.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +77,7 @@ STABLE_BASELINES = Side(
     "stable_baselines",
     {"1 thread": {"OMP_NUM_THREADS": "1"}, "default threads": {}},
 )
+SB3_CONTRIB = dataclasses.replace(STABLE_BASELINES, name="sb3-contrib")
 TF_AGENTS = Side(
     "TF-Agents",
     "tf_agents_reinforce",
@@ -150,6 +153,14 @@ CHEETAH = Work(
     algorithm="PPO", environment="HalfCheetah-v5", num_envs=8, horizon=256, epochs=10,
     minibatch_size=64, learning_rate=3e-4,
 )  # fmt: skip
+RECURRENT = Work(
+    algorithm="PPO", num_envs=8, horizon=128, epochs=4, minibatch_size=256, learning_rate=3e-4,
+    cell_size=256,
+)  # fmt: skip
+PIXELS = Work(
+    algorithm="PPO", environment="contestants.pixels:Pixels-v0", images=True, num_envs=8,
+    horizon=32, epochs=4, minibatch_size=64, learning_rate=2.5e-4, entropy_weight=0.01,
+)  # fmt: skip
 REINFORCE = Work(algorithm="REINFORCE", episodes=2, learning_rate=1e-3)
 
 ROWS = (
@@ -171,6 +182,12 @@ ROWS = (
         "HalfCheetah-v5 PPO, 8 environments", 1.5, CHEETAH, STABLE_BASELINES, 4_096, 400_000,
         _CHEETAH_BOUND,
     ),
+    Row(
+        "recurrent PPO, two LSTMs of 256, 8 environments", 5.0, RECURRENT, SB3_CONTRIB, 1_024,
+        25_000,
+    ),
+    Row("PPO from images, 84 x 84 x 4, 8 environments", 2.0, PIXELS, STABLE_BASELINES, 256,
+        6_000, _PIXELS_BOUND),
 )  # fmt: skip
 
 

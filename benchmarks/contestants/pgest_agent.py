@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import collections
 import statistics
+from typing import Any
 
 import gymnasium
 import tensorflow as tf
+import tf_keras
 from support import serving
 
 import pgest
-from pgest import graph_environments, models
+from pgest import graph_environments, models, networks
 
 tf.zeros([1])  # TensorFlow is up before any clock runs
 
@@ -61,16 +63,47 @@ class Trainer:
         return statistics.fmean(self._returns.latest) if self._returns.latest else None
 
 
+class TwoCells(models.PPO):
+    """PPO with a cell for the policy and one for the value, as sb3-contrib's.
+
+    Both go into one last layer side by side, the policy's half first.
+    """
+
+    def network(self, features):
+        """Encoding, cell and hidden layers, of the policy and of the value."""
+        encoded = self.encode(features, "encoder")
+        halves, states = [], {}
+        for part in ("policy", "value"):
+            cell = tf_keras.layers.LSTMCell(self.cell_size, name=f"{part}_cell")
+            hidden, states[part] = networks.unroll(cell, encoded, features, state_key=part)
+            halves.append(networks.mlp(hidden, self.hidden_sizes, self.activation, name=part))
+        return tf.concat(halves, axis=-1), states
+
+    def distribution(self, hidden, features):
+        """Of the policy's half."""
+        return super().distribution(tf.split(hidden, 2, axis=-1)[0], features)
+
+    def value(self, hidden, features):
+        """Of the value's half."""
+        return super().value(tf.split(hidden, 2, axis=-1)[1], features)
+
+
 def model(work: serving.Work):
     """The ready-made model with the work's settings."""
     if work.algorithm == "REINFORCE":
         return models.VPG(baseline=False, learning_rate=work.learning_rate, clip_norm=None)
     kind = {"A2C": models.A2C, "PPO": models.PPO}[work.algorithm]
+    network: dict[str, Any] = {}
+    if work.cell_size:
+        kind, network = TwoCells, {"cell": "lstm", "cell_size": work.cell_size}
+    if work.images:
+        network = {"hidden_sizes": (), "share_network": True}
     return kind(
         learning_rate=work.learning_rate,
         entropy_weight=work.entropy_weight,
         value_weight=work.value_weight,
         value_clip_range=work.value_clip_range,
+        **network,
     )
 
 

@@ -1,4 +1,4 @@
-"""Stable-Baselines3; its environments are always Python's, one after the other.
+"""Stable-Baselines3 and sb3-contrib; their environments are always Python's, one after the other.
 
 The variant "1 thread" calls `torch.set_num_threads(1)`, any other leaves PyTorch alone.
 """
@@ -36,7 +36,15 @@ class Trainer:
         }
         if work.algorithm == "PPO":
             settings |= {"n_epochs": work.epochs, "batch_size": work.minibatch_size}
-        self._learner = getattr(stable_baselines3, work.algorithm)("MlpPolicy", env, **settings)
+        learner, policy = getattr(stable_baselines3, work.algorithm), "MlpPolicy"
+        if work.images:
+            policy = "CnnPolicy"
+        if work.cell_size:
+            import sb3_contrib
+
+            learner, policy = sb3_contrib.RecurrentPPO, "MlpLstmPolicy"
+            settings["policy_kwargs"] = {"lstm_hidden_size": work.cell_size}
+        self._learner = learner(policy, env, **settings)
 
     @property
     def timesteps(self) -> int:

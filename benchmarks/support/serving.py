@@ -24,7 +24,7 @@ from support import measuring
 _BENCHMARKS = Path(__file__).parent.parent
 _PACKAGES = (
     "tensorflow", "tf-keras", "tensorflow-probability", "numpy", "gymnasium", "gym", "torch",
-    "stable-baselines3", "tf-agents", "jax", "jaxlib", "optax", "envpool", "mujoco",
+    "stable-baselines3", "sb3-contrib", "tf-agents", "jax", "jaxlib", "optax", "envpool", "mujoco",
 )  # fmt: skip
 
 
@@ -40,6 +40,8 @@ class Work:
       horizon: timesteps of each environment an update; 0: whole episodes.
       episodes: of an update, where whole episodes make it up.
       iterations: updates in one call of an in-graph program.
+      cell_size: units of two LSTM cells, one for the policy and one for the value; 0: none.
+      images: observations are images: policy and value stand on the network of Mnih et al. 2015.
       variant: how a side is set up, where it has a choice; the better one takes part.
     """
 
@@ -58,6 +60,8 @@ class Work:
     value_weight: float = 0.5
     value_clip_range: float | None = None
     iterations: int = 1
+    cell_size: int = 0
+    images: bool = False
     variant: str = ""
 
 

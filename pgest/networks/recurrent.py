@@ -8,6 +8,8 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
+from pgest.networks import gated_cells
+
 
 def unroll(
     cell: tf_keras.layers.Layer,
@@ -99,6 +101,8 @@ def _unroll_time(
         # A call makes the weights under the cell's name, which inside the loop could not be; its
         # result is unused.
         cell(tf.zeros_like(inputs[0]), [tf.zeros_like(part) for part in state])
+    if gated_cells.takes(cell):
+        return gated_cells.unroll(cell, inputs, state, reset)
     steps = inputs.shape[0] if inputs.shape[0] is not None else tf.shape(inputs)[0]
     outputs = tf.TensorArray(inputs.dtype, steps, element_shape=[inputs.shape[1], cell.output_size])
 

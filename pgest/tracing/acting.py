@@ -117,6 +117,9 @@ class Actor:
         self._places = tf.nest.pack_sequence_as(
             self.outputs, list(range(len(tf.nest.flatten(self.outputs))))
         )
+        self._state_places = tf.nest.pack_sequence_as(
+            self.state_spec, list(range(len(tf.nest.flatten(self.state_spec))))
+        )
         self._observes_nest = isinstance(self.observation_spec, (dict, tuple))
         self._check_predictions(self.outputs["predictions"])
 
@@ -171,7 +174,7 @@ class Actor:
         if "environment_action" in places:
             environment_action = _at(arrays, places["environment_action"])
         predictions = {name: _at(arrays, place) for name, place in places["predictions"].items()}
-        state = tf.nest.pack_sequence_as(self.state_spec, following) if following else ()
+        state = _at(following, self._state_places) if following else ()
         return Acted(action, environment_action, predictions, state)
 
     def _trace(self) -> programs.Program:
@@ -363,8 +366,13 @@ def _batched(spec: Any, num_envs: int | None) -> Any:
     )
 
 
-def _at(arrays: list[np.ndarray], places: Any) -> Any:
+def _at(arrays: Sequence[Any], places: Any) -> Any:
     """The array at a place, or a nest of arrays at a nest of places."""
     if places.__class__ is int:
         return arrays[places]
+    # `tf.nest` takes a tenth of a millisecond for what these two do at once.
+    if places.__class__ is dict:
+        return {name: _at(arrays, place) for name, place in places.items()}
+    if places.__class__ is tuple:
+        return tuple(_at(arrays, place) for place in places)
     return tf.nest.map_structure(arrays.__getitem__, places)

@@ -55,6 +55,8 @@ def _converting(spec: tf.TensorSpec) -> Feed:
     def feed(value: Any) -> tf.Tensor:
         if isinstance(value, np.ndarray) and value.dtype == dtype.as_numpy_dtype:
             tensor = tf.constant(value)  # quicker than tf.convert_to_tensor
+        elif isinstance(value, tf.Tensor) and value.dtype == dtype:
+            tensor = value
         else:
             tensor = tf.convert_to_tensor(value, dtype)
         if not spec.shape.is_compatible_with(tensor.shape):
