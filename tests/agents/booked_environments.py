@@ -82,13 +82,17 @@ def since_reset(book):
 
 
 def follows(rows, book, begun_anew):
-    """Whether rows are those of a book from its beginning, without what was dropped."""
-    at = 0
-    for row in rows:
-        later = [start for start in begun_anew if start > at]
-        while (at >= len(book) or book[at] != row) and later:
-            at = later.pop(0)
-        if at >= len(book) or book[at] != row:
-            return False
-        at += 1
-    return True
+    """Whether rows are those of a book from its beginning, without what was dropped.
+
+    Dropped is the end of what comes before an episode that was begun anew; where equal rows leave
+    open which, any will do.
+    """
+    reached = {0}
+    for start, end in zip([0, *begun_anew], [*begun_anew, len(book)], strict=True):
+        for at in list(reached):
+            for row in book[start:end]:
+                if at >= len(rows) or rows[at] != row:
+                    break
+                at += 1
+                reached.add(at)
+    return len(rows) in reached
