@@ -42,6 +42,7 @@ class VariableStore:
       acting: the timestep, an int64 scalar, the number of the environments that are acted in (of
         all workers) and the worker's rank, while model_fn is called for that; else None.
       saved_value: the `SavedValue` that new variables start from.
+      beside: variables that are saved beside these, under names that pgest keeps.
       local: variables that EVAL alone has asked for, with their initial values: reset before each
         evaluation, never saved.
     """
@@ -51,6 +52,7 @@ class VariableStore:
         self.seed = seed
         self.variables: dict[str, tf.Variable] = {}
         self.adopted: set[str] = set()
+        self.beside: list[tf.Variable] = []
         self.saved_value: SavedValue = no_saved_value
         self.spaces: tuple[gymnasium.Space, gymnasium.Space] | None = None
         self.num_envs = 1
@@ -172,7 +174,7 @@ class VariableStore:
         """
         names = {id(variable): name for name, variable in self.variables.items()}
         ours = [*self._transient.values(), *self.counters.variables.values()]
-        ours.append(self.counters.progress)
+        ours += [self.counters.progress, *self.beside]
         ours += [variable for variable, _ in self.local.values()]
         known = {id(variable) for variable in ours}
         found: dict[str, tf.Variable] = {}
