@@ -14,7 +14,7 @@ from pgest.environments import checking
 from pgest.environments import view as environment_view
 from pgest.hooks import defaults, monitor
 from pgest.memory import memory as memory_lib
-from pgest.tracing import acting, background, feeding, preparation, probing, updating
+from pgest.tracing import acting, background, feeding, probing, updating
 
 
 class HostTrainer:
@@ -325,11 +325,9 @@ class HostTrainer:
         return batch
 
     def _check_first_batch(self, batch: Mapping[str, Any]) -> None:
-        config, recurrent = self._agent.update_config, self.actor.recurrent
-        prepare = preparation.Preparation(config, recurrent, self._agent.counters)
         tensors = tf.nest.map_structure(tf.convert_to_tensor, dict(batch))
-        features, labels, _ = prepare(tensors)
-        piece = None if recurrent else config.minibatch_size
+        features, labels, _ = self._updater.graph.prepare(tensors)
+        piece = None if self.actor.recurrent else self._agent.update_config.minibatch_size
         writer = self._agent.summary_writer or self._no_writer
         with writer.as_default(step=0), tf.summary.record_if(True):
             self._operation_types = probing.check_log_probabilities(

@@ -233,7 +233,7 @@ class Actor:
             spec = self._call(features)
         finally:
             self._model.store.acting = None
-        seed = sampling_seed(self._model.seed, timestep)
+        seed = sampling_seed(self._model.read_seed(), timestep)
         if workers is not None:
             seed = tf.random.experimental.stateless_fold_in(seed, rank)
         return self._outputs(spec, seed)
@@ -343,11 +343,11 @@ def _checked_log_prob(log_prob: tf.Tensor) -> tf.Tensor:
     return log_prob
 
 
-def sampling_seed(seed: int, timestep: tf.Tensor) -> tf.Tensor:
+def sampling_seed(seed: int | tf.Tensor, timestep: tf.Tensor) -> tf.Tensor:
     """The stateless int32 `[2]` seed of sampling at `timestep`; no generator has to be saved."""
     low = tf.cast(timestep % 2**31, tf.int32)
     high = tf.cast(timestep // 2**31, tf.int32)
-    return tf.stack([tf.bitwise.bitwise_xor(tf.constant(seed, tf.int32), high), low])
+    return tf.stack([tf.bitwise.bitwise_xor(tf.cast(seed, tf.int32), high), low])
 
 
 def reset_rows(state: Any, reset: tf.Tensor) -> Any:

@@ -47,6 +47,7 @@ class Model:
             self._saved_seed = tf.Variable(seed, trainable=False, dtype=tf.int64, name=SEED)
         self.counters = counters.Counters()
         self.store = store.VariableStore(self.counters, seed)
+        self.store.beside.append(self._saved_seed)
         # The state of in-graph environments, saved with the model but no part of it.
         self.environment: dict[str, tf.Variable] = {}
         self.traces: dict[Modes, int] = dict.fromkeys(Modes, 0)
@@ -59,6 +60,10 @@ class Model:
     def seed(self) -> int:
         """Of this run: all randomness is a function of it and of the counters."""
         return self.store.seed
+
+    def read_seed(self) -> tf.Tensor:
+        """The seed, an int64 scalar of the graph being traced, which is that of any seed."""
+        return self._saved_seed.read_value()
 
     @property
     def is_chief(self) -> bool:

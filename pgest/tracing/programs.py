@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from pgest.tracing import feeding
+from pgest.tracing import equal_programs, feeding
 
 # Ops that XLA drops without a word: a check that the user wrote would never fire.
 _DROPPED_BY_XLA = ("Assert", "CheckNumerics", "CheckNumericsV2")
@@ -22,7 +22,8 @@ class Program:
       function: takes tensors of `signature`, returns a nest of tensors.
       signature: nests of `tf.TensorSpec`, one a positional argument.
       name: for messages.
-      jit_compile: True, False, or "auto": with XLA, and without where XLA refuses.
+      jit_compile: True, False, or "auto": with XLA, and without where XLA refuses. What XLA has
+        compiled for an equal program is not compiled again.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Program:
         self._jit_compile = jit_compile
         self.traces = 0
         self._captured: Sequence[tf.Tensor] = ()
+        self._inference: Any = None
         self.concrete = self._trace(bool(jit_compile))
         self._run: Callable[[Sequence[Any]], Sequence[tf.Tensor]] = self._first_run
         if jit_compile == "auto":
@@ -94,17 +96,17 @@ class Program:
 
     def _first_run(self, leaves: Sequence[Any]) -> Sequence[tf.Tensor]:
         """XLA compiles at the first call; nothing has run yet where it refuses."""
+        key = equal_programs.key_of(self.concrete) if self._jit_compile else None
+        self._inference = equal_programs.known(key) or self._inference
         self._run = self._prepared()
-        if self._jit_compile != "auto":
-            return self._run(leaves)
         try:
-            return self._run(leaves)
+            outputs = self._run(leaves)
         except (
             tf.errors.InvalidArgumentError,
             tf.errors.UnimplementedError,
             tf.errors.InternalError,
         ) as error:
-            if not _refused(error):
+            if self._jit_compile != "auto" or not _refused(error):
                 raise
             warnings.warn(
                 f"XLA cannot compile {self._name} and it runs uncompiled, several times slower: "
@@ -115,6 +117,8 @@ class Program:
             self.concrete = self._trace(False)
             self._run = self._prepared()
             return self._run(leaves)
+        equal_programs.keep(key, self._inference)
+        return outputs
 
     def _prepared(self) -> Callable[[Sequence[Any]], Sequence[tf.Tensor]]:
         """What runs the concrete function on the leaves of its arguments.
@@ -125,7 +129,7 @@ class Program:
         concrete, signature = self.concrete, self._signature
         specs = tf.nest.flatten(signature)
         feeds = feeding.feeds(specs, share=bool(self._jit_compile))
-        call_flat = getattr(concrete.inference_fn, "call_flat", None)
+        call_flat = getattr(self._inference, "call_flat", None)
         if call_flat is None:  # pragma: no cover (a TensorFlow without it)
 
             def call_flat(*tensors: tf.Tensor) -> Sequence[tf.Tensor]:
@@ -149,6 +153,7 @@ class Program:
             autograph=False,
         )
         concrete = function.get_concrete_function()
+        self._inference = concrete.inference_fn  # or that of an equal program
         self._captured = concrete.captured_inputs
         self._captured_ids = {id(captured) for captured in self._captured}
         return concrete

@@ -44,6 +44,7 @@ class UpdateGraph:
         they do nothing.
 
     Attributes:
+      prepare: a `Preparation` of batches of the signature, traced.
       step: one execution of the train_op, traced.
       names: of the metrics that `run` returns.
       hooks: the training hooks of model_fn's spec.
@@ -61,7 +62,6 @@ class UpdateGraph:
         self._model = model
         self._config = config
         self._recurrent = recurrent
-        self._prepare = preparation_lib.Preparation(config, recurrent, model.counters)
         self._writer = writer
         self._histograms = histograms.Histograms(model, writer)
         horizon, num_envs = signature["reward"].shape
@@ -74,10 +74,14 @@ class UpdateGraph:
         self.names: tuple[str, ...] = ()
         self.hooks: tuple[Any, ...] = ()
         self._after_batch: Any = None
-        preparation = tf.function(self._prepare, autograph=False).get_concrete_function(signature)
-        features, labels, _ = preparation.structured_outputs
-        policy_state = features.pop("policy_state", ())  # [B, ...], while all else is [T, B, ...]
-        minibatch = tf.nest.map_structure(self._minibatch_spec, (features, labels))
+        # Traced once: the recurrences of long batches are as many operations as all else together.
+        prepare = preparation_lib.Preparation(config, recurrent, model.counters)
+        self.prepare = tf.function(prepare, autograph=False).get_concrete_function(signature)
+        features, labels, _ = self.prepare.structured_outputs
+        # [B, ...], while all else is [T, B, ...]
+        policy_state = features.get("policy_state", ())
+        rest = {name: value for name, value in features.items() if name != "policy_state"}
+        minibatch = tf.nest.map_structure(self._minibatch_spec, (rest, labels))
         if recurrent:
             minibatch[0]["policy_state"] = tf.nest.map_structure(
                 lambda leaf: tf.TensorSpec(
@@ -154,7 +158,7 @@ class UpdateGraph:
         self, batch: dict[str, Any], permutations: tf.Tensor, steps_left: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Returns the metrics' means `[M]`, steps executed, and how far one moved global_step."""
-        features, labels, metrics = self._prepare(batch)
+        features, labels, metrics = self.prepare(batch)
         self._histograms.write_update(labels)
         moments = None
         if self._common is not None:

@@ -42,6 +42,7 @@ class VariableStore:
       acting: the timestep, an int64 scalar, the number of the environments that are acted in (of
         all workers) and the worker's rank, while model_fn is called for that; else None.
       saved_value: the `SavedValue` that new variables start from.
+      beside: variables that are saved beside these, under names that pgest keeps.
       local: variables that EVAL alone has asked for, with their initial values: reset before each
         evaluation, never saved.
     """
@@ -51,6 +52,7 @@ class VariableStore:
         self.seed = seed
         self.variables: dict[str, tf.Variable] = {}
         self.adopted: set[str] = set()
+        self.beside: list[tf.Variable] = []
         self.saved_value: SavedValue = no_saved_value
         self.spaces: tuple[gymnasium.Space, gymnasium.Space] | None = None
         self.num_envs = 1
@@ -58,8 +60,8 @@ class VariableStore:
         self.local: dict[str, tuple[tf.Variable, Any]] = {}
         self._lent: Mapping[str, np.ndarray] = {}
         self._own: dict[str, np.ndarray] = {}
-        # By mode, name and how often the call asked: tf.function runs the Python twice and allows
-        # new variables only at the first time.
+        # By mode, name and how often the call asked: tf.function allows new variables only at the
+        # first time that it runs the Python.
         self._transient: dict[tuple[str, str, int], tf.Variable] = {}
 
     def obtain(
@@ -96,7 +98,7 @@ class VariableStore:
             restored = self.saved_value(name, _shape(value)) if saved else None
             if restored is not None:
                 value = _checked_saved(name, value, restored)
-            variable = next_creator(**{**kwargs, "initial_value": value, "name": name})
+            variable = _made(next_creator, {**kwargs, "initial_value": value, "name": name})
             if local and restored is None and name not in self._lent:
                 self.local[name] = (variable, variable.numpy())
             else:
@@ -147,7 +149,7 @@ class VariableStore:
                 # tf.compat.v1.wrap_function takes each name once.
                 full_name = "/".join(["transient", *map(str, key)])
                 creation = {**kwargs, "initial_value": value, "name": full_name}
-                self._transient[key] = next_creator(**creation)
+                self._transient[key] = _made(next_creator, creation)
             elif self._transient[key] is not self.variables.get(name):
                 self._transient[key].assign(value)
         return self._transient[key]
@@ -172,7 +174,7 @@ class VariableStore:
         """
         names = {id(variable): name for name, variable in self.variables.items()}
         ours = [*self._transient.values(), *self.counters.variables.values()]
-        ours.append(self.counters.progress)
+        ours += [self.counters.progress, *self.beside]
         ours += [variable for variable, _ in self.local.values()]
         known = {id(variable) for variable in ours}
         found: dict[str, tf.Variable] = {}
@@ -243,6 +245,15 @@ class VariableStore:
                 value = tf.convert_to_tensor(self._initial_value(name, kwargs), dtype)
             shape, dtype = value.shape, value.dtype
         return tf.TensorShape(shape), dtype
+
+
+def _made(next_creator: Callable[..., tf.Variable], kwargs: dict[str, Any]) -> tf.Variable:
+    """A new variable, outside of any graph.
+
+    tf.function need not lift it out of the one being traced. After a trace in which it had to, it
+    traces everything a second time.
+    """
+    return next_creator(**{**kwargs, "experimental_enable_variable_lifting": False})
 
 
 def no_saved_value(name: str, shape: tuple[int, ...]) -> None:

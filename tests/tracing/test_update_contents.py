@@ -8,7 +8,7 @@ import tf_keras
 from tensorflow_probability import distributions as tfd
 
 import pgest
-from pgest import graph_environments
+from pgest import graph_environments, returns
 from tests import model_fns
 from tests.environments.environment_fakes import CountingEnv
 
@@ -33,6 +33,19 @@ def test_metrics_of_the_user_keep_their_names():
     agent = pgest.PGAgent(model_fn, pgest.BatchMemory(batch_size=32), config=CONFIG)
     agent.train("CartPole-v1", steps=1, hooks=[last])
     assert {name: last.metrics[name] for name in given} == given
+
+
+def test_returns_and_advantages_are_traced_once(monkeypatch):
+    traced, gae = [], returns.gae
+
+    def counted(*args, **kwargs):
+        traced.append(args)
+        return gae(*args, **kwargs)
+
+    monkeypatch.setattr(returns, "gae", counted)
+    agent = pgest.PGAgent(model_fns.actor_critic, pgest.RolloutMemory(horizon=8), config=CONFIG)
+    agent.train("CartPole-v1", steps=2)
+    assert len(traced) == 1
 
 
 def test_target_kl_needs_the_distribution():

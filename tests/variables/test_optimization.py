@@ -356,8 +356,10 @@ def test_one_optimizer_kept_between_calls_is_an_error():
         kept.append(kept[0] if kept else optimizers.Adam(0.1))
         return pgest.minimize(loss, kept[0])
 
+    model = make_model(minimizing(train))
+    call(model, TRAIN)
     with pytest.raises(ValueError, match="made outside of this call of the model_fn"):
-        call(make_model(minimizing(train)), TRAIN)
+        call(model, TRAIN)  # an agent has TRAIN traced twice before its first update
 
 
 def test_a_minimize_in_every_mode_leaves_the_slots_of_evaluation_out():

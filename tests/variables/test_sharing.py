@@ -319,3 +319,27 @@ def test_below_a_scope_they_are_free():
     model = make_model(model_fn)
     traced(model, PREDICT)
     assert set(model.saved_variables()) >= {"mine/global_step", "global_step", "random_seed"}
+
+
+def test_get_variable_is_refused_in_the_first_call_unless_it_asks_for_reuse():
+    def by_get_variable(reuse):
+        def model_fn(features, labels, mode):
+            with tf.compat.v1.variable_scope(f"scope_{reuse}", reuse=reuse):
+                weight = tf.compat.v1.get_variable("weight", [1])
+            predictions = {"results": features["state"] * weight}
+            return pgest.EstimatorSpec(mode, predictions=predictions, loss=0.0, train_op=0)
+
+        return make_model(model_fn)
+
+    with pytest.raises(ValueError, match="'scope_False/weight' with get_variable"):
+        call(by_get_variable(False), PREDICT)
+    reusing = by_get_variable(tf.compat.v1.AUTO_REUSE)
+    first, second = (call(reusing, mode)["results"] for mode in (PREDICT, EVAL))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_a_call_that_makes_variables_is_traced_once():
+    model = make_model(layered(["dense", "drawn", "v1"]))
+    call(model, PREDICT)
+    assert model.traces[PREDICT] == 1
+    assert set(model.store.variables) == {"a/bias", "a/kernel", "d", "h/bias", "h/kernel"}
