@@ -19,7 +19,7 @@ import gymnasium
 import tensorflow as tf
 from tf_keras.src import backend as keras_backend
 
-from pgest.variables import called_layers, counters, initial_values, origins
+from pgest.variables import called_layers, counters, initial_values, legacy_getter, origins
 from pgest.variables import store as variable_store
 
 Origin = origins.Origin
@@ -281,19 +281,6 @@ class Build:
             self.error = self.error or error
             raise
 
-    def get_variable(
-        self, getter: Callable[..., tf.Variable], name: str, **kwargs: Any
-    ) -> tf.Variable:
-        """What `tf.compat.v1.get_variable` is in this call: refused, unless it asks for reuse.
-
-        It keeps names of its own for the whole process, so that each later call of the model_fn,
-        of other agents too, would find the name taken.
-        """
-        self.store.check_free(name)
-        if not kwargs.get("reuse"):
-            raise ValueError(f"model_fn asked for {name!r} with get_variable: no mode shares it.")
-        return getter(name=name, **kwargs)
-
     def _create(
         self, next_creator: Callable[..., tf.Variable], name: str, kwargs: dict[str, Any]
     ) -> tf.Variable:
@@ -390,13 +377,7 @@ def building(
             build.layers = inside.enter_context(called_layers.noted())
             inside.enter_context(build.renamed())
             inside.enter_context(tf.variable_creator_scope(build.create))
-            # It is asked in scopes that the model_fn opens, too.
-            scope_now = tf.compat.v1.get_variable_scope()
-            inside.enter_context(
-                tf.compat.v1.variable_scope(
-                    scope_now, custom_getter=build.get_variable, auxiliary_name_scope=False
-                )
-            )
+            inside.enter_context(legacy_getter.refused(store))
             yield build
         build.finish()
     except Exception as error:
