@@ -130,7 +130,10 @@ class Notes(pgest.BaseMonitor):
 
 
 def play(killed_: Killed, directory: pathlib.Path, moment) -> None:
-    """One life: all calls of `train`; what it ended with is in `end.npz` and `end.json`."""
+    """One life: all calls of `train`; what it ended with is in `end.npz` and `end.json`.
+
+    A call that an earlier life has finished returns at once, and its hooks hear of nothing.
+    """
     program = random_programs.Program(**killed_.program)
     countdown = KillingBooked.countdown = Countdown(moment, directory / "run")
     config = pgest.RunConfig(
@@ -150,6 +153,8 @@ def play(killed_: Killed, directory: pathlib.Path, moment) -> None:
     env = random_programs.environment_of(program, made, KillingBooked)
     fresh = BookedEnv(SPACES[program.observation], SPACES[program.action], program.episodes)
     notes = []
+    finished = directory / "finished.txt"
+    before = len(finished.read_text()) if finished.exists() else 0
     for name, limit in program.calls:
         notes.append(Notes(countdown))
         history = pgest.HistoryHook(pgest.Every(steps=1))
@@ -162,9 +167,12 @@ def play(killed_: Killed, directory: pathlib.Path, moment) -> None:
             {key: value for key, value in record.items() if key != "seconds"}
             for record in history.records
         ]
+        with finished.open("a") as file:
+            file.write(".")
     values = {name: agent.get_variable_value(name) for name in agent.get_variable_names()}
     np.savez(directory / "end.npz", **{name.replace("/", "|"): v for name, v in values.items()})
     document = {
+        "before": before,
         "told": [one.told for one in notes],
         "records": [one.records for one in notes],
         "books": [[booked.book, booked.actions] for booked in made],

@@ -10,7 +10,7 @@ import tempfile
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 
 from tests import model_fns
 from tests.agents import random_programs
@@ -24,6 +24,7 @@ bounded = settings(
     database=None,
     deadline=None,
     print_blob=True,
+    phases=[Phase.explicit, Phase.generate],  # to shrink one takes a quarter of an hour
     suppress_health_check=list(HealthCheck),
 )
 
