@@ -73,8 +73,8 @@ class GraphTrainer:
         """Nothing: the program of `update` collects."""
 
     def ready(self, run: runs.Run) -> bool:
-        """Always: `update` keeps the limits itself."""
-        return not run.should_stop
+        """Until the run is over: `update` keeps the limits itself."""
+        return not run.is_over()
 
     def update(self, run: runs.Run) -> None:
         """Runs `RunConfig.iterations_per_loop` iterations, or as many as the limits allow."""

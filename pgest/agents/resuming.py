@@ -94,6 +94,8 @@ def begin(
         run.turns.go_on()
     if run.agreement is not None:
         run.agreement.exchange()  # a hook may have asked to stop
+    if memory is not None and run.is_over() and trainer.ready(run):
+        trainer.update(run)  # it was killed between its last timestep and its last update
 
 
 def _restore(trainer: Any, run: Any, path: str, state: Mapping[str, Any]) -> None:

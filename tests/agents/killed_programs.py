@@ -154,8 +154,8 @@ def play(killed_: Killed, directory: pathlib.Path, moment) -> None:
     fresh = BookedEnv(SPACES[program.observation], SPACES[program.action], program.episodes)
     notes = []
     finished = directory / "finished.txt"
-    before = len(finished.read_text()) if finished.exists() else 0
-    for name, limit in program.calls:
+    before = int(finished.read_text()) if finished.exists() else 0
+    for number, (name, limit) in enumerate(program.calls, 1):
         notes.append(Notes(countdown))
         history = pgest.HistoryHook(pgest.Every(steps=1))
         evaluation = pgest.EvaluationHook(lambda: fresh, pgest.Every(steps=3), episodes=1)
@@ -167,8 +167,7 @@ def play(killed_: Killed, directory: pathlib.Path, moment) -> None:
             {key: value for key, value in record.items() if key != "seconds"}
             for record in history.records
         ]
-        with finished.open("a") as file:
-            file.write(".")
+        finished.write_text(str(number))
     values = {name: agent.get_variable_value(name) for name in agent.get_variable_names()}
     np.savez(directory / "end.npz", **{name.replace("/", "|"): v for name, v in values.items()})
     document = {

@@ -8,7 +8,7 @@ import tempfile
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 
 from tests.agents import killed_programs
 from tests.agents.test_tensorboard import read
@@ -54,6 +54,30 @@ def ended(directory):
     }, document
 
 
+def killed_at(moment, **others):
+    """A small program that is killed once, with other settings for its `program`."""
+    program = {
+        "algorithm": "PPO", "observation": "several", "action": "double",
+        "episodes": [(7, False), (3, False)], "kind": "SAME_STEP", "keeps": True, "num_envs": 3,
+        "memory": ("timesteps", 24), "calls": [("max_episodes", 6)], "comes_back": [], "seed": 602,
+        "update": {
+            "epochs": 3, "minibatch_size": 13, "discount": 0.9, "gae_lambda": 0.95,
+            "normalize_advantage": False,
+        },
+    }  # fmt: skip
+    return killed_programs.Killed(
+        program={**program, **others},
+        clock={"episodes": 1},
+        config={"overlap_updates": False},
+        model={"normalize_observation": False, "normalize_reward": True},
+        saver_is_first=True,
+        kills=[moment],
+    )
+
+
+# Between the last timestep and the last update; in the second call of train.
+@example(killed=killed_at(("episode", 7)))
+@example(killed=killed_at(("timestep", 40), calls=[("max_episodes", 6), ("max_timesteps", 75)]))
 @settings(
     max_examples=int(WANTED or 3),
     derandomize=WANTED is None,
