@@ -5,10 +5,10 @@ export of a fixed batch), `inputs` (an .npz file) and `results`, where this prog
 `<family>.npz` with the outputs, or `<family>.txt` with the reason why there are none.
 """
 
+import importlib.util
 import json
 import os
 import pathlib
-import runpy
 import subprocess
 import sys
 import tempfile
@@ -180,21 +180,29 @@ def _run_litert(model, inputs):
     return runner(**inputs)
 
 
+_programs = []
+
+
 def _saved_model_cli(*arguments):
     _program("tensorflow.python.tools.saved_model_cli", *arguments)
 
 
-def _program(module, *arguments):
-    """What `python -m module arguments` does, without importing TensorFlow once more."""
-    before = sys.argv
-    sys.argv = [module, *arguments]
+def _program(name, *arguments):
+    """What `python -m name arguments` does, without importing TensorFlow once more."""
+    spec = importlib.util.find_spec(name)
+    program = importlib.util.module_from_spec(spec)
+    program.__name__ = "__main__"
+    # Flags know a module by its id, and a new one that has the id of one that is gone is refused.
+    _programs.append(program)
+    before = sys.argv, sys.modules["__main__"]
+    sys.argv, sys.modules["__main__"] = [name, *arguments], program
     try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        exec(spec.loader.get_code(name), vars(program))
     except SystemExit as ended:
         if ended.code:
-            raise RuntimeError(f"{module} ended with {ended.code}") from ended
+            raise RuntimeError(f"{name} ended with {ended.code}") from ended
     finally:
-        sys.argv = before
+        sys.argv, sys.modules["__main__"] = before
 
 
 def _input_name(name, known):
