@@ -110,14 +110,14 @@ def _forwards(gates: _Gates, given: _Given) -> _Passed:
     projected, kernel, bias, start, reset = given
 
     def step(time: tf.Tensor, arrays: Any, state: Any) -> Any:
-        state = _zeroed(state, reset, time)
+        state = zeroed(state, reset, time)
         product = tf.matmul(state[0], kernel) + bias
         state = gates(projected[time], product, state)
         written = zip(arrays, [product, *state], strict=True)
         arrays = [array.write(time, value) for array, value in written]
         return time + 1, arrays, state
 
-    steps = _steps(projected)
+    steps = steps_of(projected)
     arrays = [_array(projected, part) for part in (bias, *start)]
     _, arrays, last = tf.while_loop(
         lambda time, *_: time < steps,
@@ -142,7 +142,7 @@ def _backwards(
         tf.concat([first[tf.newaxis], after[:-1]], axis=0)
         for first, after in zip(start, passed.states, strict=True)
     ]
-    before = _zeroed(before, reset)
+    before = zeroed(before, reset)
     transposed = tf.transpose(kernel)
 
     def step(time: tf.Tensor, arrays: Any, of_state: Any) -> Any:
@@ -157,9 +157,9 @@ def _backwards(
         of_state[0] += tf.matmul(of_product, transposed)
         written = zip(arrays, [of_projected, of_product], strict=True)
         arrays = [array.write(time, value) for array, value in written]
-        return time - 1, arrays, _zeroed(of_state, reset, time)
+        return time - 1, arrays, zeroed(of_state, reset, time)
 
-    steps = _steps(projected)
+    steps = steps_of(projected)
     arrays = [_array(projected, kernel[0]) for _ in range(2)]
     _, arrays, of_state = tf.while_loop(
         lambda time, *_: time >= 0,
@@ -172,21 +172,27 @@ def _backwards(
     return of_projected, of_kernel, tf.reduce_sum(of_products, axis=[0, 1]), *of_state
 
 
-def _steps(projected: tf.Tensor) -> tf.Tensor:
-    static = projected.shape[0]
-    return tf.constant(static) if static is not None else tf.shape(projected)[0]
+def steps_of(inputs: tf.Tensor) -> int | tf.Tensor:
+    """How many steps of time `[T, B, ...]` has."""
+    return inputs.shape[0] if inputs.shape[0] is not None else tf.shape(inputs)[0]
 
 
 def _array(projected: tf.Tensor, like: tf.Tensor) -> tf.TensorArray:
     """For a value of every step, of the last axis of `like`."""
     shape = [projected.shape[1], like.shape[-1]]
-    return tf.TensorArray(projected.dtype, _steps(projected), element_shape=shape)
+    return tf.TensorArray(projected.dtype, steps_of(projected), element_shape=shape)
 
 
-def _zeroed(
+def zeroed(
     state: Sequence[tf.Tensor], reset: tf.Tensor | None, time: tf.Tensor | None = None
 ) -> list[tf.Tensor]:
-    """The state, of one time or of all, with zeros where it is reset."""
+    """The state with zeros where it is reset.
+
+    Args:
+      state: parts `[B, units]`, or `[T, B, units]` where `reset` has all times and `time` is None.
+      reset: bool `[B]` or `[T, B]`; None: never.
+      time: of `reset`, that the state is of.
+    """
     if reset is None:
         return list(state)
     started = tf.cast(reset if time is None else reset[time], tf.bool)[..., tf.newaxis]

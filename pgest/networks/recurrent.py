@@ -84,10 +84,7 @@ def _cell_step(
     state: list[tf.Tensor],
     reset: tf.Tensor | None,
 ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-    if reset is not None:
-        started = tf.cast(reset, tf.bool)[:, tf.newaxis]
-        state = [tf.where(started, tf.zeros_like(part), part) for part in state]
-    outputs, state = cell(inputs, state)
+    outputs, state = cell(inputs, gated_cells.zeroed(state, reset))
     return outputs, tf.nest.flatten(state)
 
 
@@ -103,7 +100,7 @@ def _unroll_time(
         cell(tf.zeros_like(inputs[0]), [tf.zeros_like(part) for part in state])
     if gated_cells.takes(cell):
         return gated_cells.unroll(cell, inputs, state, reset)
-    steps = inputs.shape[0] if inputs.shape[0] is not None else tf.shape(inputs)[0]
+    steps = gated_cells.steps_of(inputs)
     outputs = tf.TensorArray(inputs.dtype, steps, element_shape=[inputs.shape[1], cell.output_size])
 
     def step(time: tf.Tensor, outputs: tf.TensorArray, *state: tf.Tensor) -> tuple[Any, ...]:
