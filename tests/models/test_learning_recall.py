@@ -22,4 +22,5 @@ def accuracy(cell):
 @pytest.mark.learning
 def test_only_a_policy_with_a_memory_recalls():
     assert accuracy("gru") >= 0.95
+    assert accuracy("lstm") >= 0.95
     assert 0.3 <= accuracy(None) <= 0.7
