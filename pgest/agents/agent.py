@@ -97,10 +97,10 @@ class PGAgent:
         self.stop_reason: str | None = None
 
     def __repr__(self) -> str:
-        return runs.described(self)
+        return descriptions.described(self)
 
     def _repr_html_(self) -> str:
-        return runs.described_html(self)
+        return descriptions.described_html(self)
 
     @property
     def counters(self) -> counters.Counters:
@@ -357,6 +357,7 @@ class PGAgent:
 
     def latest_checkpoint(self) -> str | None:
         """Path of the newest checkpoint in `model_dir`; None where there is none."""
+        self._saved.wait()
         return checkpoints.latest(self.model_dir)
 
     def get_variable_names(self) -> list[str]:

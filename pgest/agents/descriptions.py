@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pgest.contract import reports
 from pgest.environments import view
 from pgest.memory import memory as memory_lib
 
@@ -41,3 +42,25 @@ def _size(memory: memory_lib.BatchMemory) -> dict[str, int]:
         if size is not None:
             return {name: size}
     return {}
+
+
+def _settings(agent: Any) -> dict[str, Any]:
+    return {
+        "model_fn": agent.model.model_fn,
+        "params": agent.params,
+        "memory": agent.memory,
+        "optimizer_params": agent.update_config,
+        "model_dir": agent.model_dir,
+        "tf_random_seed": agent.model.seed,
+    }
+
+
+def described(agent: Any) -> str:
+    """The settings of an agent, a line each; nothing is built or read for it."""
+    lines = (f"  {name}: {value}" for name, value in _settings(agent).items())
+    return "\n".join([type(agent).__name__, *lines])
+
+
+def described_html(agent: Any) -> str:
+    """The same as a table for notebooks."""
+    return reports.settings_table(type(agent).__name__, _settings(agent))

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent import futures
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -15,7 +16,6 @@ import tensorflow as tf
 
 from pgest.agents import agreement, descriptions, resuming, turns
 from pgest.contract import episodes as episodes_lib
-from pgest.contract import reports
 from pgest.hooks import monitor
 from pgest.variables import workers as workers_lib
 
@@ -161,7 +161,7 @@ class Run(monitor.RunContext):
         failures: list[BaseException] = []
         try:
             ends = [hook.end for hook in self.turns.begun()]
-            for action in (Run._leave, *ends, _save, Run.close, Run._note_files):
+            for action in (Run._leave, *ends, _save, Run._wait, Run.close, Run._note_files):
                 try:
                     action(self)
                 # Every hook is ended, whatever another one or an impatient Ctrl-C does.
@@ -192,6 +192,11 @@ class Run(monitor.RunContext):
             self._left = resuming.memory_of(self)
         if self.error is None and self.turns.begun():
             self.save_own()
+
+    def _wait(self) -> None:
+        """Until no thread writes here any more; where nobody can wait, it keeps the lock."""
+        if not self._insisted:
+            self._agent._saved.wait()
 
     def _note_files(self) -> None:
         if self.turns.begun() and not self.was_broken_off:
@@ -247,6 +252,11 @@ class Run(monitor.RunContext):
     def write_checkpoint(self) -> str | None:
         """Writes a checkpoint of the agent."""
         return self._agent.save_checkpoint()
+
+    def start_checkpoint(self) -> futures.Future[str] | None:
+        """Lets a thread write a checkpoint of the agent as it is now."""
+        agent = self._agent
+        return agent._saved.start(lambda: resuming.state_of(agent._trainer, self))
 
     def run_evaluation(
         self,
@@ -371,25 +381,3 @@ def check_override(kind: type, agent: type, num_envs: int) -> None:
             f"{num_envs} at once: give it a single environment, or use a hook (after_episode) in "
             "place of the override."
         )
-
-
-def _settings(agent: Any) -> dict[str, Any]:
-    return {
-        "model_fn": agent.model.model_fn,
-        "params": agent.params,
-        "memory": agent.memory,
-        "optimizer_params": agent.update_config,
-        "model_dir": agent.model_dir,
-        "tf_random_seed": agent.model.seed,
-    }
-
-
-def described(agent: Any) -> str:
-    """The settings of an agent, a line each; nothing is built or read for it."""
-    lines = (f"  {name}: {value}" for name, value in _settings(agent).items())
-    return "\n".join([type(agent).__name__, *lines])
-
-
-def described_html(agent: Any) -> str:
-    """The same as a table for notebooks."""
-    return reports.settings_table(type(agent).__name__, _settings(agent))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from concurrent import futures
 from typing import Any
 
 import numpy as np
@@ -50,6 +52,8 @@ class SavedState:
         self._run_path: str | None = None
         self._values: dict[str, np.ndarray] = {}
         self._restored = False
+        self._writing: futures.Future[str] | None = None
+        self._locked = contextlib.ExitStack()  # while a thread writes
 
     def restore(self) -> None:
         """Reads the newest checkpoint, once; variables take their values from it at birth."""
@@ -124,27 +128,58 @@ class SavedState:
         Args:
           run: gives numbers by name, which `take_run` gives back.
         """
-        directory = self._model_dir
-        if directory is None or not self._model.is_chief:
+        if not self._writes:
             return None
+        self.wait()
         broken = self._model.non_finite_variables()
         if broken:
             _LOGGER.warning(
                 "No checkpoint is written: NaN or infinity in variables %s. The newest: %s.",
-                ", ".join(broken), checkpoints.latest(directory),
+                ", ".join(broken), checkpoints.latest(self._model_dir),
             )  # fmt: skip
             return None
-        config, counters = self._model.config, self._model.counters
-        counters.publish()
+        self._model.counters.publish()
         with self.lock:
-            return checkpoints.save(
-                directory,
-                self._model.saved_variables(),
-                step=counters.step,
-                run=run(),
-                keep_max=config.keep_checkpoint_max,
-                keep_every_n_hours=config.keep_checkpoint_every_n_hours,
-            )
+            return self._writer()(self._model.saved_variables(), run=run())
+
+    def start(self, run: Callable[[], Mapping[str, np.ndarray]]) -> futures.Future[str] | None:
+        """As `save`, but a thread writes what is the case now, finite weights, as it must be known.
+
+        Returns:
+          Gives the path, or raises what failed; None without a model_dir.
+        """
+        if not self._writes:
+            return None
+        self.wait()
+        self._model.counters.publish()
+        values = checkpoints.values_of(self._model.saved_variables())
+        copied = {name: np.array(value) for name, value in run().items()}
+        self._locked.enter_context(self.lock)
+        threads = futures.ThreadPoolExecutor(1, "checkpoint")
+        self._writing = threads.submit(self._writer(), values, run=copied)
+        threads.shutdown(wait=False)  # the thread ends with its work, before the interpreter does
+        return self._writing
+
+    def wait(self) -> None:
+        """Until no thread writes any more, so that the directory is as it should be by now."""
+        if self._writing is not None:
+            futures.wait([self._writing])
+            self._writing = None
+            self._locked.close()
+
+    @property
+    def _writes(self) -> bool:
+        return self._model_dir is not None and self._model.is_chief
+
+    def _writer(self) -> Callable[..., str]:
+        config = self._model.config
+        return functools.partial(
+            checkpoints.save,
+            str(self._model_dir),
+            step=self._model.counters.step,
+            keep_max=config.keep_checkpoint_max,
+            keep_every_n_hours=config.keep_checkpoint_every_n_hours,
+        )
 
     def live_or_saved(self) -> dict[str, Any]:
         """Values by name: the live variables, and what the checkpoint holds besides."""
@@ -173,6 +208,7 @@ class SavedState:
             yield
             self._check_fit(whole=False)
             return
+        self.wait()
         checkpoint_path = self._located(os.path.expanduser(checkpoint_path))
         values = checkpoints.read(checkpoint_path)
         before = self.live_or_saved()

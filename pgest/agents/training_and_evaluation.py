@@ -299,6 +299,9 @@ class _EvaluatingHook(evaluation.EvaluationHook):
         self.results, self._to_export = dict(made.results), True
         return True
 
+    def _has_left(self) -> bool:
+        return super()._has_left() or self._to_export
+
     def _use(self, context: monitor.RunContext, path: str | None) -> None:
         super()._use(context, path)
         wanted, self._to_export = self._to_export, False

@@ -25,9 +25,12 @@ class Played:
         self._log: list[tuple[Nest, np.ndarray]] = []
         self._starts = [0] * num_envs
         self._lost: set[int] = set()
+        self._have_begun = False  # episodes, since the last timestep
 
     def note(self, action: Nest, reward: np.ndarray) -> None:
         """Adds a timestep of all environments; nobody writes into either later."""
+        if self._have_begun:
+            self._forget()
         self._log.append((action, reward))
         if len(self._log) > LONGEST:
             self._lost = set(range(len(self._starts)))
@@ -36,13 +39,17 @@ class Played:
 
     def begin(self, index: int) -> None:
         """Begins a new episode in one environment."""
-        log, starts = self._log, self._starts
-        starts[index] = len(log)
-        first = min(starts)
-        if 2 * first >= len(log):  # each timestep is moved at most once, then
-            del log[:first]
-            self._starts = [start - first for start in starts]
+        self._starts[index] = len(self._log)
+        self._have_begun = True
         self._lost.discard(index)
+
+    def _forget(self) -> None:
+        """Forgets what is of no episode any more; once a timestep, however many episodes begin."""
+        self._have_begun = False
+        first = min(self._starts)
+        if 2 * first >= len(self._log):  # each timestep is moved at most once, then
+            del self._log[:first]
+            self._starts = [start - first for start in self._starts]
 
     def state(self, actions: BatchedArray | BatchedNest) -> dict[str, np.ndarray] | None:
         """Numbers by name; None where an episode is longer than what is remembered.

@@ -22,7 +22,8 @@ from pgest.environments.results import reset_values, step_values
 from pgest.environments.spaces import Misfit, batched
 
 BLOCK = 64  # how many seeds are made at once
-_blocks: dict[tuple[int, int, int], list[int]] = {}  # by (seed, index, episode // BLOCK)
+BLOCKS = 2**14  # how many of them are kept, of a few hundred bytes each
+_blocks: dict[tuple[int, int, int], np.ndarray] = {}  # by (seed, index, episode // BLOCK)
 RESEED = "pgest_reseed"  # the key of (seed, episodes, first index) in the options of a full reset
 # The keys of (actions, rewards) of each environment, or of its state, in the same options.
 PLAY_AGAIN, TAKE_STATE = "pgest_play_again", "pgest_take_state"
@@ -51,11 +52,11 @@ def episode_seed(seed: int | None, index: int, episode: int) -> int | None:
     key = (seed, index, episode // BLOCK)
     if key not in _blocks:
         # Many at once: alone, a seed would cost as much as a timestep of a light environment.
-        if len(_blocks) >= 1024:
+        if len(_blocks) >= BLOCKS:
             _blocks.clear()
         sequence = np.random.SeedSequence(seed, spawn_key=key[1:])
-        _blocks[key] = (sequence.generate_state(BLOCK) >> 1).tolist()
-    return _blocks[key][episode % BLOCK]
+        _blocks[key] = sequence.generate_state(BLOCK) >> 1
+    return int(_blocks[key][episode % BLOCK])
 
 
 class WorkerEnvironment(gymnasium.Wrapper):

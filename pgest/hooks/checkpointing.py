@@ -38,6 +38,10 @@ class CheckpointSaverListener:
 class CheckpointSaverHook(monitor.BaseMonitor):
     """Writes a checkpoint every so often, and one at the end, also where the run failed.
 
+    Training goes on while a thread writes; the end waits for it, and so does the next checkpoint.
+    With listeners, which hear when it is on the disk, training waits. What cannot be written ends
+    the run.
+
     Nothing is written where the run is not healthy (see `NanTensorHook`), nor twice for the same
     counters.
 
@@ -82,8 +86,9 @@ class CheckpointSaverHook(monitor.BaseMonitor):
 
     def after_run(self, context: monitor.RunContext) -> None:
         """Saves where it is time."""
+        context.finish_checkpoint(wait=False)
         if self._timer.due(context):
-            self._save(context)
+            self._save(context, wait=bool(self._listeners))
 
     def after_episode(self, context: monitor.RunContext) -> None:
         """Saves where it is time: episodes end between updates as well."""
@@ -91,17 +96,17 @@ class CheckpointSaverHook(monitor.BaseMonitor):
 
     def end(self, context: monitor.RunContext) -> None:
         """Saves what was learnt since, and ends the listeners."""
-        self._save(context)
+        self._save(context, wait=True)
         for listener in self._listeners:
             listener.end(context)
 
-    def _save(self, context: monitor.RunContext) -> None:
+    def _save(self, context: monitor.RunContext, *, wait: bool) -> None:
         counters = (context.step, context.timestep, context.episode)
         if context.model_dir is None or not context.healthy or counters == self._saved_at:
             return
         for listener in self._listeners:
             listener.before_save(context)
-        path = context.save_checkpoint()
+        path = context.save_checkpoint(wait=wait)
         if path is None:
             return
         self._saved_at = counters

@@ -100,7 +100,8 @@ class EvaluationHook(monitor.BaseMonitor):
 
     def after_run(self, context: monitor.RunContext) -> None:
         """Evaluates where it is time."""
-        self._use(context, context.last_checkpoint)  # killed before it was
+        if self._has_left():  # killed before it was used
+            self._use(context, context.last_checkpoint)
         if self._is_due(context):
             self._evaluate(context)
 
@@ -141,6 +142,10 @@ class EvaluationHook(monitor.BaseMonitor):
             "results": {name: float(value) for name, value in made.results.items()},
         }
         return True
+
+    def _has_left(self) -> bool:
+        """Whether something is to be done yet."""
+        return self._to_keep is not None
 
     def _use(self, context: monitor.RunContext, path: str | None) -> None:
         """Does what was remembered with the checkpoint: copies that of the best evaluation."""

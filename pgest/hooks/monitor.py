@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
-from pgest.hooks import intervals
+from pgest.hooks import intervals, run_checkpoints
 from pgest.hooks import limits as limits_lib
-from pgest.variables import checkpoints, whole_files
+from pgest.variables import whole_files
 
 if TYPE_CHECKING:
     from pgest.contract import episodes as episodes_module
@@ -55,7 +55,7 @@ class Evaluation:
         return float(self.results["return_mean"])
 
 
-class RunContext:
+class RunContext(run_checkpoints.RunCheckpoints):
     """What a hook sees of a run, and the few things that it may ask for.
 
     The agent keeps the plain attributes up to date; hooks read them. An agent's run derives from
@@ -82,7 +82,6 @@ class RunContext:
         `after_episode` exactly the one, else empty.
       evaluations: every evaluation made through `evaluate` in this run, oldest first.
       error: in `end`, what made the run fail or interrupted it; None after a regular end.
-      last_checkpoint: path of the newest checkpoint that this run wrote; None before.
     """
 
     def __init__(
@@ -96,33 +95,23 @@ class RunContext:
         hyperparameters: Mapping[str, Any] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self.model_dir = model_dir
+        super().__init__(model_dir)
         self.config = config
         self.limits = limits if limits is not None else Limits()
         self.agent = agent
         self.environment = environment
         self.hyperparameters: Mapping[str, Any] = dict(hyperparameters or {})
         self.clock = clock
-        self.step = 0
-        self.timestep = 0
-        self.episode = 0
         self.batch_timestep: int | None = None
         self.metrics: Mapping[str, float] = {}
         self.episodes: Sequence[episodes_module.EpisodeStatistics] = ()
         self.evaluations: list[Evaluation] = []
         self.error: BaseException | None = None
-        self.last_checkpoint: str | None = None
         self._stop_reason: str | None = None
-        self._unhealthy_reason: str | None = None
         self._summaries_requested = False
-        self._saved_at: tuple[int, int, int] | None = None
         self._writer: tf.summary.SummaryWriter | None = None
 
     # --- what an agent's run overrides ---------------------------------------------------------
-
-    def write_checkpoint(self) -> str | None:
-        """Writes a checkpoint now and returns its path; None where there is no `model_dir`."""
-        return None
 
     def run_evaluation(
         self, env: Any, *, episodes: int, name: str | None, hooks: Sequence[BaseMonitor] = ()
@@ -131,10 +120,6 @@ class RunContext:
         raise NotImplementedError(
             f"{type(self).__name__} does not override run_evaluation, so its hooks cannot evaluate"
         )
-
-    def non_finite_variables(self) -> Sequence[str]:
-        """Names of the variables that hold a NaN or an infinity; looked at before each save."""
-        return ()
 
     # --- stopping ------------------------------------------------------------------------------
 
@@ -159,75 +144,7 @@ class RunContext:
         """The reason given with the first `request_stop`; None while nobody has asked."""
         return self._stop_reason
 
-    @property
-    def newest_checkpoint(self) -> str | None:
-        """Path of the newest checkpoint in `model_dir`, of whichever run; None: there is none.
-
-        It is a good one: nothing is saved once weights are broken.
-        """
-        return self.last_checkpoint or checkpoints.latest(self.model_dir)
-
-    # --- health --------------------------------------------------------------------------------
-
-    def mark_unhealthy(self, reason: str) -> None:
-        """Says that the weights are no longer worth keeping; from here on nothing is saved.
-
-        Args:
-          reason: what was found, such as "metric 'loss' is nan". The first one is kept.
-        """
-        if self._unhealthy_reason is None:
-            self._unhealthy_reason = reason
-
-    @property
-    def healthy(self) -> bool:
-        """False once NaN or infinity was found; then `save_checkpoint` writes nothing."""
-        return self._unhealthy_reason is None
-
-    @property
-    def unhealthy_reason(self) -> str | None:
-        """What was found; None while the run is healthy."""
-        return self._unhealthy_reason
-
-    def check_variables(self) -> bool:
-        """Looks at the variables themselves; marks the run unhealthy where one is not finite.
-
-        Returns:
-          Whether the run is healthy.
-        """
-        if self.healthy:
-            broken = list(self.non_finite_variables())
-            if broken:
-                self.mark_unhealthy(f"NaN or infinity in variables {', '.join(broken)}")
-        return self.healthy
-
     # --- things a hook may ask for -------------------------------------------------------------
-
-    def save_checkpoint(self) -> str | None:
-        """Writes a checkpoint, unless the weights are broken or were saved already.
-
-        A poisoned checkpoint would become the newest one, and the next run would go on from it;
-        so the refusal is here, where every writer passes, and not in each hook. Weights can be
-        broken while the loss was still finite (a finite loss with an infinite gradient), so the
-        variables themselves are looked at too.
-
-        Returns:
-          The path of the checkpoint that holds the present state; None without a `model_dir` or
-          where the run is not healthy.
-        """
-        counters = (self.step, self.timestep, self.episode)
-        if self.healthy and self._saved_at == counters:
-            return self.last_checkpoint
-        if not self.check_variables():
-            _LOGGER.warning(
-                "No checkpoint is written at step %d: %s. The newest good one: %s.",
-                self.step, self.unhealthy_reason, self.newest_checkpoint,
-            )  # fmt: skip
-            return None
-        path = self.write_checkpoint()
-        if path is not None:
-            self.last_checkpoint, self._saved_at = path, counters
-            self.flush_summaries()
-        return path
 
     def evaluate(
         self,

@@ -110,7 +110,7 @@ class Model:
         return [
             name
             for name, variable in self.store.variables.items()
-            if variable.dtype.is_floating and not np.isfinite(variable.numpy()).all()
+            if variable.dtype.is_floating and not _is_finite(np.asarray(variable.read_value()))
         ]
 
     def describe_modes(self) -> str:
@@ -127,3 +127,10 @@ class Model:
             marks = "".join(f"{'x' if name in self.used[mode] else '-':<9}" for mode in modes)
             lines.append(f"{name:<{width}}  {shape:<14}{marks}")
         return "\n".join(lines)
+
+
+def _is_finite(values: np.ndarray) -> bool:
+    """Whether no number is NaN or infinite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        # One pass: where a sum is finite, all its terms are. It may overflow by itself.
+        return bool(np.isfinite(values.sum()) or np.isfinite(values).all())

@@ -33,7 +33,7 @@ class CheckpointMismatchError(ValueError):
 
 def save(
     directory: str | os.PathLike[str],
-    variables: Mapping[str, tf.Variable],
+    variables: Mapping[str, tf.Variable | tf.Tensor],
     *,
     step: int,
     run: Mapping[str, np.ndarray] | None = None,
@@ -48,7 +48,7 @@ def save(
 
     Args:
       directory: where; made if it does not exist.
-      variables: by name.
+      variables: by name; or what they held, from `values_of`.
       step: the `global_step` that names the checkpoint.
       run: numbers by name that are no variables of the model; see `read_run`.
       keep_max: how many to keep; None or 0 keeps all.
@@ -68,8 +68,9 @@ def save(
         number += 1
     temporary = os.path.join(directory, f".writing-{os.getpid()}-{os.path.basename(path)}")
     try:
-        # Through a dict, so that slashes in names survive.
-        tf.train.Checkpoint(variables=dict(variables), **_held(run)).write(temporary)
+        # Through dicts, so that slashes in names survive.
+        held = {"variables": _held(variables), **({"run": _held(run)} if run else {})}
+        tf.train.Checkpoint(**held).write(temporary)
         files = sorted(_files(temporary))  # ".data-…" before ".index"
         whole_files.rename([(file, path + file[len(temporary) :]) for file in files])
     except (tf.errors.OpError, OSError) as error:
@@ -85,6 +86,19 @@ def save(
         shutil.rmtree(f"{temporary}_temp", ignore_errors=True)
     _register(str(directory), path, keep_max, keep_every_n_hours)
     return path
+
+
+def values_of(variables: Mapping[str, tf.Variable]) -> dict[str, tf.Tensor]:
+    """What variables hold now, in host memory, for `save` at any time and in any thread.
+
+    Nothing is copied that is in host memory already: an update of a variable writes elsewhere while
+    somebody holds the tensor that was read from it.
+
+    Args:
+      variables: by name.
+    """
+    with tf.device("CPU"):
+        return {name: tf.identity(variable.read_value()) for name, variable in variables.items()}
 
 
 def latest(directory: str | os.PathLike[str] | None) -> str | None:
@@ -362,12 +376,13 @@ def _files(path: str) -> Iterable[str]:
     ]
 
 
-def _held(run: Mapping[str, np.ndarray] | None) -> dict[str, Any]:
-    """What a checkpoint is made of, for numbers that no variable holds."""
-    if not run:
-        return {}
+def _held(values: Mapping[str, Any]) -> dict[str, tf.Variable]:
+    """What a checkpoint is made of, also for what no variable holds."""
     with tf.device("CPU"):
-        return {"run": {name: tf.Variable(value, name="run") for name, value in run.items()}}
+        return {
+            name: value if isinstance(value, tf.Variable) else tf.Variable(value, name="value")
+            for name, value in values.items()
+        }
 
 
 def _name(key: str, start: str = _KEY_START) -> str:

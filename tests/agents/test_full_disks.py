@@ -82,7 +82,9 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run_and_loses_nothing_earl
     tmp_path, a_full_disk
 ):
     agent = an_agent(tmp_path, save_checkpoints_steps=1, save_summary_steps=None)
-    full = At(3, lambda: a_full_disk(512))
+    full = At(
+        3, lambda: (agent.latest_checkpoint(), a_full_disk(512))
+    )  # what is written ends first
     match = "checkpoint .*model.ckpt-4' could not be written: .*oo large.*Earlier checkpoints are"
     with pytest.raises(OSError, match=match):
         agent.train("CartPole-v1", max_steps=6, hooks=[full])

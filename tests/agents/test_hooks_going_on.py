@@ -61,6 +61,7 @@ class CopiesLater(pgest.BaseMonitor):
 
     def after_run(self, context):
         context.flush_summaries()  # the more there is after the checkpoint
+        context.finish_checkpoint()  # which is complete, whatever the speed of the disk
         self.paths.append(self.directory / f"killed-{context.step}")
         copy_as_killed(context.model_dir, self.paths[-1])
 
