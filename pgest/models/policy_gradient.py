@@ -14,6 +14,7 @@ from pgest import distributions, losses, networks, normalization, schedules
 from pgest.contract import foreign_names
 from pgest.contract.model_fn import EstimatorSpec, Modes
 from pgest.memory import memory
+from pgest.models import adam
 from pgest.variables import optimization, sharing
 
 
@@ -218,7 +219,7 @@ class PolicyGradientModel(abc.ABC):
 
     def optimizer(self) -> tf_keras.optimizers.Optimizer:
         """The optimizer of the loss."""
-        return tf_keras.optimizers.Adam(schedules.learning_rate(self.learning_rate), epsilon=1e-5)
+        return adam.Adam(schedules.learning_rate(self.learning_rate), epsilon=1e-5)
 
     def train_op(
         self, loss: tf.Tensor, features: Mapping[str, Any], labels: Mapping[str, Any]

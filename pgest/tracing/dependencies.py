@@ -32,6 +32,10 @@ class Dependencies:
         """All of them."""
         return list(self._operations.values())
 
+    def contains(self, tensor: tf.Tensor) -> bool:
+        """Whether the tensor is computed from this one."""
+        return tensor.op.name in self._operations
+
     def variables(self, variables: Mapping[str, tf.Variable]) -> set[str]:
         """Names of those of `variables` that the tensor depends on."""
         handles = {id(external): inside for external, inside in self._graph.captures}
