@@ -229,6 +229,24 @@ class TestLinearRecurrence:
         expected = looped_recurrence(offset, factor) if length else offset
         np.testing.assert_allclose(function(offset, factor), expected, rtol=1e-5, atol=1e-5)
 
+    @pytest.mark.parametrize("length", [9, 16, 37, 100])
+    def test_a_loop_of_one_body_rounds_as_the_reduction_of_each_length(self, length, monkeypatch):
+        generator = np.random.default_rng(length)
+        offset = tf.constant(generator.normal(size=(length, 3)).astype(np.float32))
+        factor = tf.constant(generator.uniform(-1, 1, size=(length, 3)).astype(np.float32))
+        looped = returns.linear_recurrence(offset, factor)
+        monkeypatch.setattr(returns, "_FEW_ROWS", length)
+        np.testing.assert_array_equal(looped, returns.linear_recurrence(offset, factor))
+
+    def test_xla_differentiates_a_long_one(self):
+        @tf.function(jit_compile=True)
+        def slopes(offset, factor):
+            return tf.gradients(returns.linear_recurrence(offset, factor)[0], [offset])
+
+        # x[0] = sum of offset[t] * 0.5**t
+        (slope,) = slopes(tf.ones([20, 1]), tf.fill([20, 1], 0.5))
+        np.testing.assert_allclose(slope[:, 0], 0.5 ** np.arange(20), rtol=1e-6)
+
     def test_forward_is_the_mirror_image(self):
         generator = np.random.default_rng(0)
         offset = generator.normal(size=(13, 2)).astype(np.float32)

@@ -9,28 +9,19 @@ import tf_keras
 
 
 class Adam(tf_keras.optimizers.Adam):
-    """`tf_keras.optimizers.Adam` whose corrected step size is computed once a step.
+    """`tf_keras.optimizers.Adam` that computes its corrected step size once a step.
 
-    Keras computes it for each variable. The weights are the same, bit for bit; options that
-    `__init__` does not take, as `amsgrad`, are left out.
-
-    Args:
-      learning_rate: a number or a Keras schedule.
-      epsilon: added to the root of the second moment.
+    Keras does for each variable. The weights are the same, bit for bit.
     """
-
-    def __init__(self, learning_rate: Any, epsilon: float):
-        super().__init__(learning_rate, epsilon=epsilon)
-        self._step_sizes: dict[tf.DType, tf.Tensor] = {}
 
     def apply_gradients(self, grads_and_vars: Any, *args: Any, **kwargs: Any) -> Any:
         """Applies them; the step size is that of this step, in the graph being traced."""
-        self._step_sizes = {}
+        self._step_sizes: dict[tf.DType, tf.Tensor] = {}
         return super().apply_gradients(grads_and_vars, *args, **kwargs)
 
     def update_step(self, gradient: Any, variable: tf.Variable) -> None:
         """Moves one variable and its moments (Kingma & Ba 2015, end of section 2)."""
-        if isinstance(gradient, tf.IndexedSlices):
+        if isinstance(gradient, tf.IndexedSlices) or self.amsgrad or self.adaptive_epsilon:
             super().update_step(gradient, variable)
             return
         place = self._index_dict[self._var_key(variable)]
