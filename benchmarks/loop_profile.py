@@ -51,7 +51,7 @@ def timed_methods() -> Iterator[tuple[str, type, str]]:
         ("memory", [memory.BatchMemory, memory.RolloutMemory], memory_methods),
         ("update", [updating.Updater], ("__call__",)),
         ("the in-graph program", [iterating.GraphIterations], ("__call__",)),
-        ("hooks", [runs.Run], ("episode_ended", "before_update", "after_update")),
+        ("hooks", [runs.Run], ("happened", "before_update")),
     )
     for part, classes, names in groups:
         for owner in classes:

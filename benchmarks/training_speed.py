@@ -30,6 +30,8 @@ _CARTPOLE_BOUND = 45.0
 _CHEETAH_BOUND = -150.0
 # One that draws them gets 50.
 _PIXELS_BOUND = 60.0
+# One that draws allowed ones gets 12.5.
+_MASKED_BOUND = 25.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,10 +163,17 @@ PIXELS = Work(
     algorithm="PPO", environment="contestants.pixels:Pixels-v0", images=True, num_envs=8,
     horizon=32, epochs=4, minibatch_size=64, learning_rate=2.5e-4, entropy_weight=0.01,
 )  # fmt: skip
+MASKED = Work(
+    algorithm="MaskablePPO", environment="contestants.masked:Masked-v0", num_envs=8, horizon=128,
+    epochs=10, minibatch_size=64, learning_rate=3e-4,
+)  # fmt: skip
+TRPO = Work(
+    algorithm="TRPO", num_envs=2, horizon=512, epochs=10, minibatch_size=128, learning_rate=1e-3,
+)  # fmt: skip
 REINFORCE = Work(algorithm="REINFORCE", episodes=2, learning_rate=1e-3)
 
 ROWS = (
-    Row("A2C, 5 steps, 1 environment", 3.0, a2c(1), STABLE_BASELINES, 2_000, 100_000),
+    Row("A2C, 5 steps, 1 environment", 4.5, a2c(1), STABLE_BASELINES, 2_000, 100_000),
     Row("A2C, 5 steps, 8 environments", 2.5, a2c(8), STABLE_BASELINES, 12_000, 400_000),
     Row("PPO, RL Zoo (8 x 32, 20 epochs)", 4.0, ZOO, STABLE_BASELINES, 5_120, 100_000),
     Row("A2C, 256 Python environments", 1.3, a2c(256), STABLE_BASELINES, 64_000, 3_000_000),
@@ -188,6 +197,9 @@ ROWS = (
     ),
     Row("PPO from images, 84 x 84 x 4, 8 environments", 2.0, PIXELS, STABLE_BASELINES, 256,
         6_000, _PIXELS_BOUND),
+    Row("PPO with action masks, 8 environments", 4.5, MASKED, SB3_CONTRIB, 4_096, 100_000,
+        _MASKED_BOUND),
+    Row("TRPO, 2 environments", 4.0, TRPO, SB3_CONTRIB, 4_096, 100_000),
 )  # fmt: skip
 
 

@@ -92,7 +92,13 @@ def model(work: serving.Work):
     """The ready-made model with the work's settings."""
     if work.algorithm == "REINFORCE":
         return models.VPG(baseline=False, learning_rate=work.learning_rate, clip_norm=None)
-    kind = {"A2C": models.A2C, "PPO": models.PPO}[work.algorithm]
+    if work.algorithm == "TRPO":
+        return models.TRPO(
+            learning_rate=work.learning_rate,
+            critic_passes=work.epochs,
+            critic_minibatch_size=work.minibatch_size,
+        )
+    kind = {"A2C": models.A2C, "PPO": models.PPO, "MaskablePPO": models.PPO}[work.algorithm]
     network: dict[str, Any] = {}
     if work.cell_size:
         kind, network = TwoCells, {"cell": "lstm", "cell_size": work.cell_size}
@@ -119,6 +125,8 @@ def update(work: serving.Work) -> dict:
     settings = {"discount": work.discount, "gae_lambda": work.gae_lambda}
     if work.algorithm == "A2C":
         return {**settings, "normalize_advantage": False}
+    if work.algorithm == "TRPO":
+        return settings  # epochs and minibatches are the model's, of the value alone
     return {**settings, "epochs": work.epochs, "minibatch_size": work.minibatch_size}
 
 

@@ -29,14 +29,19 @@ class Trainer:
             "learning_rate": work.learning_rate,
             "gamma": work.discount,
             "gae_lambda": work.gae_lambda,
-            "ent_coef": work.entropy_weight,
-            "vf_coef": work.value_weight,
             "seed": 0,
             "device": "cpu",
         }
-        if work.algorithm == "PPO":
+        if work.algorithm == "TRPO":
+            settings |= {"n_critic_updates": work.epochs, "batch_size": work.minibatch_size}
+        else:
+            settings |= {"ent_coef": work.entropy_weight, "vf_coef": work.value_weight}
+        if work.algorithm in ("PPO", "MaskablePPO"):
             settings |= {"n_epochs": work.epochs, "batch_size": work.minibatch_size}
-        learner, policy = getattr(stable_baselines3, work.algorithm), "MlpPolicy"
+        library = stable_baselines3
+        if work.algorithm in ("MaskablePPO", "TRPO"):
+            import sb3_contrib as library
+        learner, policy = getattr(library, work.algorithm), "MlpPolicy"
         if work.images:
             policy = "CnnPolicy"
         if work.cell_size:

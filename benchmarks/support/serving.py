@@ -33,12 +33,13 @@ class Work:
     """What both sides do: the same algorithm with the same settings on the same environments.
 
     Attributes:
-      algorithm: "A2C", "PPO", "REINFORCE", or "steps": environments alone.
+      algorithm: "A2C", "PPO", "MaskablePPO", "TRPO", "REINFORCE", or "steps": environments alone.
       environment: gymnasium's id.
       num_envs: how many at once.
       vectorization: "sync", "native", "envpool" or "graph"; of pgest's side.
       horizon: timesteps of each environment an update; 0: whole episodes.
       episodes: of an update, where whole episodes make it up.
+      epochs: over a batch; of TRPO's value alone, as `minibatch_size` is.
       iterations: updates in one call of an in-graph program.
       cell_size: units of two LSTM cells, one for the policy and one for the value; 0: none.
       images: observations are images: policy and value stand on the network of Mnih et al. 2015.

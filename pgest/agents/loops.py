@@ -96,6 +96,7 @@ class HostLoop:
         self._following: tuple[Any, Any, Any] = (None, None, ())
         self.done = np.zeros([view.num_envs], np.bool_)
         self._reset = np.ones([view.num_envs], np.bool_)
+        self._recurrent, self._predicts_value = actor.recurrent, actor.predicts_value
         self._state = actor.initial_state()
         self._totals = np.zeros([view.num_envs])
         self._lengths = np.zeros([view.num_envs], np.int64)
@@ -105,27 +106,25 @@ class HostLoop:
 
     def step(self) -> environment_view.Transition:
         """Takes one timestep in every environment and stores it; counters are the caller's."""
+        view, memory = self.view, self.memory
         try:
-            return self._step()
+            observation = view.observe()
+            mask = view.action_mask
+            reset = self._reset
+            if self._recurrent and memory is not None and len(memory) == 0:
+                self.batch_state = self._state
+            if self._keeps_episode:
+                self._episode_variable.assign(self.counters.episode)
+            acted = self.actor(observation, self.counters.timestep, mask, self._state, reset)
+            transition = view.step(acted.environment_action)
+            view.prepare()
+            self._state = acted.policy_state
+            if memory is not None:
+                self._store(memory, observation, mask, acted, transition, reset)
+            self._note(transition)
         except BaseException:
             self.broken = True
             raise
-
-    def _step(self) -> environment_view.Transition:
-        observation = self.view.observe()
-        mask = self.view.action_mask
-        reset = self._reset
-        if self.actor.recurrent and self.memory is not None and len(self.memory) == 0:
-            self.batch_state = self._state
-        if self._keeps_episode:
-            self._episode_variable.assign(self.counters.episode)
-        acted = self.actor(observation, self.counters.timestep, mask, self._state, reset)
-        transition = self.view.step(acted.environment_action)
-        self.view.prepare()
-        self._state = acted.policy_state
-        if self.memory is not None:
-            self._store(self.memory, observation, mask, acted, transition, reset)
-        self._note(transition)
         return transition
 
     def ended(self, transition: environment_view.Transition) -> list[EpisodeStatistics]:
@@ -139,7 +138,7 @@ class HostLoop:
         features = {"state": observation}
         if mask is not None:
             features["action_mask"] = mask
-        if self.actor.recurrent:
+        if self._recurrent:
             features["policy_state"] = state
         return features
 
@@ -193,7 +192,7 @@ class HostLoop:
             while not must_pause():
                 transition = self.step()
                 counters.timestep += self._count(transition)
-                if np.count_nonzero(self.done):
+                if transition.infos:
                     finished = self.ended(transition)
                     counters.episode += len(finished)
                     episodes_ended(finished)
@@ -225,14 +224,16 @@ class HostLoop:
         }
         if mask is not None:
             values["action_mask"] = mask
-        if self.actor.recurrent:
+        if self._recurrent:
             values["reset"] = reset
         everyone = not self.view.some_rest or bool(transition.acted.all())
         memory.step_vector(values, None if everyone else transition.acted)
         self._following = (transition.next_observation, transition.next_mask, acted.policy_state)
         cut = memory.columns_to_cut()
+        if not (cut.size or transition.infos):
+            return  # no episode has ended, which is so nearly always
         valued = cut[:0] if self.leaves_horizon_to_update else cut
-        if not self.actor.predicts_value:
+        if not self._predicts_value:
             if self.warns_of_cuts and (cut.size or np.count_nonzero(transition.truncated)):
                 self._warn_of_cut(cut, transition)
         elif valued.size or np.count_nonzero(transition.truncated):
@@ -256,7 +257,9 @@ class HostLoop:
     def _note(self, transition: environment_view.Transition) -> None:
         """Adds a timestep to the statistics of the episodes under way."""
         acted, rewards = transition.acted, transition.reward
-        self.done = np.logical_or(transition.terminated, transition.truncated)
+        self.done = transition.terminated
+        if transition.infos:
+            self.done = np.logical_or(transition.terminated, transition.truncated)
         if not self.view.is_vector:
             # Half a dozen operations on arrays of one number would take as long as its step.
             self._reset = self.done

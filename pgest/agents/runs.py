@@ -45,6 +45,7 @@ class Run(monitor.RunContext):
             hyperparameters=descriptions.hyperparameters(agent, environment),
         )
         self._agent = agent
+        self._counters = agent.counters  # the agent itself looks for a checkpoint each time
         self.turns = turns.Turns(self)
         self._left: dict[str, np.ndarray] | None = None  # when hooks were about to end
         self.interrupt: int | None = None
@@ -57,7 +58,7 @@ class Run(monitor.RunContext):
 
     def look(self) -> None:
         """Takes over the agent's counters."""
-        counters = self._agent.counters
+        counters = self._counters
         self.step, self.timestep, self.episode = counters.step, counters.timestep, counters.episode
 
     def __enter__(self) -> Run:
@@ -87,7 +88,7 @@ class Run(monitor.RunContext):
             return self.agreement.must_pause()
         if self._stop_reason is not None:
             return True
-        counters, limits = self._agent.counters, self.limits
+        counters, limits = self._counters, self.limits
         return (limits.max_timesteps is not None and counters.timestep >= limits.max_timesteps) or (
             limits.max_episodes is not None and counters.episode >= limits.max_episodes
         )
@@ -108,7 +109,7 @@ class Run(monitor.RunContext):
         """How many steps the limit still allows; None without one."""
         if self.limits.max_steps is None:
             return None
-        return self.limits.max_steps - self._agent.counters.step
+        return self.limits.max_steps - self._counters.step
 
     def may_end_within(self, steps: int) -> bool:
         """Whether the run is over once so many more steps are done, whatever is collected."""
@@ -118,7 +119,7 @@ class Run(monitor.RunContext):
     @property
     def progress(self) -> float:
         """How near the run is to the nearest of its limits, 0 to 1; 0 without limits."""
-        limits, counters = self.limits, self._agent.counters
+        limits, counters = self.limits, self._counters
         pairs = (
             (counters.step, limits.max_steps),
             (counters.timestep, limits.max_timesteps),
@@ -287,7 +288,7 @@ class Run(monitor.RunContext):
     @property
     def has_saved(self) -> bool:
         """Whether the newest checkpoint is of the present counters."""
-        counters = self._agent.counters
+        counters = self._counters
         return self._saved_at == (counters.step, counters.timestep, counters.episode)
 
     def save_own(self) -> None:

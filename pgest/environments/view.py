@@ -52,7 +52,8 @@ class Transition(NamedTuple):
         acted: bool ``[B]``; False where a vector environment ignored the action because it was
             resetting (autoreset mode NEXT_STEP): nothing of that row may be used or counted.
         infos: The numeric entries of the last info of each episode that ended, by environment
-            index; nested ones as ``"outer/inner"``, for example ``"episode/r"``.
+            index; nested ones as ``"outer/inner"``, for example ``"episode/r"``. Empty where none
+            has ended, and only there.
         next_mask: The action mask of ``next_observation``, as ``EnvironmentView.action_mask``; None
             where there are no masks. Where the episode ended without a future, or without a mask
             that allows anything, it is the mask that the action obeyed.

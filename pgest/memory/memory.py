@@ -348,10 +348,6 @@ class RolloutMemory(BatchMemory):
         self.horizon = int(horizon)
         self._first_capacity = self.horizon + 1
 
-    @property
-    def _wanted(self) -> int:
-        return self.horizon * len(self._positions)
-
     def can_sample(self, counter: int | None = None) -> bool:
         """Whether `horizon * B` timesteps are held, or `counter` is as many."""
         return (self._held if counter is None else counter) >= self._wanted
@@ -383,6 +379,10 @@ class RolloutMemory(BatchMemory):
     def drop_unfinished(self) -> None:
         """Forgets everything: columns that have lost an episode would no longer be even."""
         self.clear()
+
+    def _count(self) -> None:
+        super()._count()
+        self._wanted = self.batch_size * len(self._positions)  # type: ignore[operator]
 
     def _shares(self) -> np.ndarray:
         """How many rows of each column make up the batch, the longest columns giving way."""

@@ -75,6 +75,7 @@ class Actor:
 
     Attributes:
       outputs: specs of what acting gives: `action` and `predictions`, each leaf `[B, ...]`.
+      recurrent: whether the model carries a policy state.
     """
 
     # Whether the model is told of these environments and their timesteps as those of its training.
@@ -100,13 +101,14 @@ class Actor:
         self.mask_spec = None if mask_spec is None else _batched(mask_spec, num_envs)
         self.mode = Modes.PREDICT
         self.state_spec: Any = ()
+        self.recurrent = False
         self.keeps_timestep = False
         self.outputs: dict[str, Any] = {}
         self._num_arrays = 0
         try:
             self.program = self._trace()
         except _PolicyStateFound as found:
-            self.state_spec = found.spec
+            self.state_spec, self.recurrent = found.spec, found.spec != ()
             self.program = self._trace()
         timestep = model.counters.variables["global_timestep"]
         if explore and self._trains and self.program.reads(timestep):
@@ -122,11 +124,6 @@ class Actor:
         )
         self._observes_nest = isinstance(self.observation_spec, (dict, tuple))
         self._check_predictions(self.outputs["predictions"])
-
-    @property
-    def recurrent(self) -> bool:
-        """Whether the model carries a policy state."""
-        return self.state_spec != ()
 
     @property
     def predicts_value(self) -> bool:
@@ -155,7 +152,7 @@ class Actor:
         """Acts on observations `[B, ...]`; `timestep` seeds the sampling."""
         leaves = tf.nest.flatten(observation) if self._observes_nest else [observation]
         if mask is not None and self.mask_spec is not None:
-            leaves += tf.nest.flatten(mask)
+            leaves += [mask] if isinstance(mask, np.ndarray) else tf.nest.flatten(mask)
         if self.recurrent:
             leaves.append(reset)
         return self._act(leaves, policy_state, timestep)
@@ -173,7 +170,10 @@ class Actor:
         action = environment_action = _at(arrays, places["action"])
         if "environment_action" in places:
             environment_action = _at(arrays, places["environment_action"])
-        predictions = {name: _at(arrays, place) for name, place in places["predictions"].items()}
+        predictions = {
+            name: arrays[place] if place.__class__ is int else _at(arrays, place)
+            for name, place in places["predictions"].items()
+        }
         state = _at(following, self._state_places) if following else ()
         return Acted(action, environment_action, predictions, state)
 

@@ -24,6 +24,10 @@ class Program:
       name: for messages.
       jit_compile: True, False, or "auto": with XLA, and without where XLA refuses. What XLA has
         compiled for an equal program is not compiled again.
+
+    Attributes:
+      run_flat: runs it on the leaves of its arguments; returns the leaves of its result. Numpy
+        arrays of exactly the signature's shape and dtype are the quickest.
     """
 
     def __init__(
@@ -41,7 +45,7 @@ class Program:
         self._captured: Sequence[tf.Tensor] = ()
         self._inference: Any = None
         self.concrete = self._trace(bool(jit_compile))
-        self._run: Callable[[Sequence[Any]], Sequence[tf.Tensor]] = self._first_run
+        self.run_flat: Callable[[Sequence[Any]], Sequence[tf.Tensor]] = self._first_run
         if jit_compile == "auto":
             self._warn_of_dropped_checks()
 
@@ -57,15 +61,8 @@ class Program:
 
     def __call__(self, *arguments: Any) -> Any:
         """Runs it. Arguments are nests of tensors or arrays of the signature."""
-        outputs = self._run(tf.nest.flatten(arguments))
+        outputs = self.run_flat(tf.nest.flatten(arguments))
         return tf.nest.pack_sequence_as(self.concrete.structured_outputs, outputs)
-
-    def run_flat(self, leaves: Sequence[Any]) -> Sequence[tf.Tensor]:
-        """Runs it on the leaves of its arguments; returns the leaves of its result.
-
-        Numpy arrays of exactly the signature's shape and dtype are the quickest.
-        """
-        return self._run(leaves)
 
     def reads(self, variable: tf.Variable) -> bool:
         """Whether the program reads or writes a variable that was made outside of it."""
@@ -92,15 +89,15 @@ class Program:
             for variable, other in zip(variables, others, strict=True)
         }
         self._captured = [handles.get(id(captured), captured) for captured in self._captured]
-        self._run = self._prepared()
+        self.run_flat = self._prepared()
 
     def _first_run(self, leaves: Sequence[Any]) -> Sequence[tf.Tensor]:
         """XLA compiles at the first call; nothing has run yet where it refuses."""
         key = equal_programs.key_of(self.concrete) if self._jit_compile else None
         self._inference = equal_programs.known(key) or self._inference
-        self._run = self._prepared()
+        self.run_flat = self._prepared()
         try:
-            outputs = self._run(leaves)
+            outputs = self.run_flat(leaves)
         except (
             tf.errors.InvalidArgumentError,
             tf.errors.UnimplementedError,
@@ -115,8 +112,8 @@ class Program:
             )
             self._jit_compile = False
             self.concrete = self._trace(False)
-            self._run = self._prepared()
-            return self._run(leaves)
+            self.run_flat = self._prepared()
+            return self.run_flat(leaves)
         equal_programs.keep(key, self._inference)
         return outputs
 
