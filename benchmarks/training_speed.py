@@ -197,9 +197,9 @@ ROWS = (
     ),
     Row("PPO from images, 84 x 84 x 4, 8 environments", 2.0, PIXELS, STABLE_BASELINES, 256,
         6_000, _PIXELS_BOUND),
-    Row("PPO with action masks, 8 environments", 4.5, MASKED, SB3_CONTRIB, 4_096, 100_000,
+    Row("PPO with action masks, 8 environments", 4.5, MASKED, SB3_CONTRIB, 4_096, 30_000,
         _MASKED_BOUND),
-    Row("TRPO, 2 environments", 4.0, TRPO, SB3_CONTRIB, 4_096, 100_000),
+    Row("TRPO, 2 environments", 4.0, TRPO, SB3_CONTRIB, 4_096, 50_000),
 )  # fmt: skip
 
 
