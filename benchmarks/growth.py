@@ -176,7 +176,7 @@ def hooks_alone(label: str, work: Work, rounds: int) -> dict[str, Any]:
 
 def draw(path: Path) -> None:
     """Rates by what grows: above the host's loops, below those in the graph."""
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     rows = json.loads((measuring.RESULTS / "growth.json").read_text(encoding="utf-8"))["rows"]
     by_label = {row["work"]: row for row in rows if "ratio" in row}
@@ -189,12 +189,19 @@ def draw(path: Path) -> None:
             there = [point for point in there if point.label in by_label]
             for name in ("pgest", there[0].peer.name) if there else ():
                 rates = [by_label[point.label][f"{name} timesteps/s"] for point in there]
-                axes.plot([point.value for point in there], rates, marker="o", label=name)
+                thousands = [rate / 1000 for rate in rates]
+                axes.plot([point.value for point in there], thousands, marker="o", label=name)
             if quantity != "hooks":
                 axes.set_xscale("log", base=2)
-            axes.set(yscale="log", xlabel=quantity)
+            axes.set(yscale="log", xlabel=quantity, visible=bool(there))
+            axes.set_xticks([point.value for point in there], [str(p.value) for p in there])
+            axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 1.5, 2, 3, 5)))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter(ticker.NullFormatter())
+            axes.minorticks_off()
             axes.grid(alpha=0.3)
-        line[0].set_ylabel(f"timesteps/s, {'on the host' if loop == 'host' else 'in the graph'}")
+        where = "on the host" if loop == "host" else "in the graph"
+        line[0].set_ylabel(f"thousand timesteps/s\n{where}")
         if line[0].lines:
             line[0].legend(fontsize=8)
     figure.tight_layout()
