@@ -13,8 +13,11 @@ PROGRAMS ?= 200
 
 # Further arguments for the benchmarks, such as `make bench BENCH_ARGS=--quick`.
 BENCH_ARGS ?=
-# Where JAX is, the peer of the loops in the graph; nothing else needs it.
-JAX_VENV := .venvs/jax
+# Peers of the benchmarks with virtual environments of their own; nothing else needs them.
+PEERS := jax sbx rlox
+packages-jax := jax optax
+packages-sbx := sbx-rl
+packages-rlox := rlox
 
 # Where `make demo` trains: a new directory each time, so that TensorBoard compares the runs.
 RUN := runs/cartpole-$(shell date +%Y%m%d-%H%M%S)
@@ -69,11 +72,11 @@ $(VENV)/.installed-bench: $(VENV)/.installed-peers
 	@$(PIP) install --editable '.[envpool]' || echo "pgest: no EnvPool for this Python; its row will say so"
 	@touch $@
 
-$(JAX_VENV)/.installed:
-	@echo "pgest: installing JAX into $(JAX_VENV)"
-	@$(PYTHON) -m venv $(JAX_VENV)
-	@$(JAX_VENV)/bin/python -m pip --disable-pip-version-check --quiet install jax optax \
-	  || echo "pgest: no JAX for this Python; its rows will say so"
+$(PEERS:%=.venvs/%/.installed): .venvs/%/.installed:
+	@echo "pgest: installing the peer $* into .venvs/$*"
+	@$(PYTHON) -m venv .venvs/$*
+	@.venvs/$*/bin/python -m pip --disable-pip-version-check --quiet install $(packages-$*) \
+	  || echo "pgest: no $* for this Python; its rows will say so"
 	@touch $@
 
 demo: $(VENV)/.installed  ## Train CartPole-v1, export the policy, play with it in a second process.
@@ -134,11 +137,11 @@ notebooks: $(VENV)/.installed-dev $(VENV)/.installed-docs  ## Run the notebooks 
 docs-serve: $(VENV)/.installed-docs  ## Show the documentation at localhost:8000 while you write.
 	@$(BIN)/mkdocs serve
 
-bench: $(VENV)/.installed-bench $(JAX_VENV)/.installed  ## The benchmarks (long); BENCH_ARGS=--quick looks first.
+bench: $(VENV)/.installed-bench $(PEERS:%=.venvs/%/.installed)  ## The benchmarks (long); BENCH_ARGS=--quick looks first.
 	@set -e; unset TF_ENABLE_ONEDNN_OPTS; \
 	PGEST_TF_AGENTS_PYTHON=$${PGEST_TF_AGENTS_PYTHON:-$$($(BIN)/python tests/interop/own_environments.py tf-agents || true)}; \
 	if [ -n "$$PGEST_TF_AGENTS_PYTHON" ]; then export PGEST_TF_AGENTS_PYTHON; else unset PGEST_TF_AGENTS_PYTHON; fi; \
-	for program in collecting training_speed evaluation limits loop_profile footprint; do \
+	for program in collecting training_speed growth evaluation limits loop_profile checkpointing footprint; do \
 	  echo "benchmarks/$$program.py"; $(BIN)/python -u benchmarks/$$program.py $(BENCH_ARGS); \
 	done; \
 	if [ -z "$(findstring --quick,$(BENCH_ARGS))" ]; then $(BIN)/python benchmarks/training_speed.py --learning; fi; \

@@ -7,7 +7,8 @@ update moves, with Adam's two slots. After each update a hook does one of these 
 `CheckpointSaverHook` does (a thread writes), copies all variables that a checkpoint holds into host
 memory, saves and waits until the checkpoint is on the disk, or does nothing. What counts is how
 long the hook and the update after it take, since the update pays for what was put off. Each
-checkpoint is read back and compared with the variables of its moment, bit for bit. Goal: a save of 100 million parameters keeps the training waiting no longer than the copy.
+checkpoint is read back and compared with the variables of its moment, bit for bit. Goal: a save of
+100 million parameters keeps the training waiting no longer than the copy.
 """
 
 from __future__ import annotations
@@ -109,7 +110,8 @@ def row(parameters: int, rounds: int, directory: str) -> dict[str, Any]:
         save_checkpoints_steps=10**9, keep_checkpoint_max=1,
     )  # fmt: skip
     agent = pgest.PGAgent(
-        WidePPO(parameters=parameters, clip_norm=None), pgest.RolloutMemory(16), model_dir=directory, config=config,
+        WidePPO(parameters=parameters, clip_norm=None), pgest.RolloutMemory(16),
+        model_dir=directory, config=config,
         optimizer_params={"epochs": 1, "minibatch_size": 16},
     )  # fmt: skip
     waits = Waits(agent, rounds)

@@ -97,6 +97,21 @@ JAX = Side(
     "jax",
     "PGEST_JAX_PYTHON",
 )
+SBX = Side(
+    "SBX",
+    "sbx_agent",
+    {
+        "1 thread": {
+            "NPROC": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false", "OMP_NUM_THREADS": "1",
+        },
+        "default threads": {},
+    },
+    "sbx",
+    "PGEST_SBX_PYTHON",
+)  # fmt: skip
+RLOX = dataclasses.replace(
+    STABLE_BASELINES, name="rlox", program="rlox_ppo", venv="rlox", variable="PGEST_RLOX_PYTHON"
+)
 ENVPOOL = Side("EnvPool stepping alone", "environments_alone")
 
 
@@ -176,6 +191,12 @@ ROWS = (
     Row("A2C, 5 steps, 1 environment", 4.5, a2c(1), STABLE_BASELINES, 2_000, 100_000),
     Row("A2C, 5 steps, 8 environments", 2.5, a2c(8), STABLE_BASELINES, 12_000, 400_000),
     Row("PPO, RL Zoo (8 x 32, 20 epochs)", 4.0, ZOO, STABLE_BASELINES, 5_120, 100_000),
+    Row("PPO, RL Zoo, beside SBX", 2.0, ZOO, SBX, 5_120, 100_000),
+    # Its CartPole is in Rust; pgest's side has gymnasium's native vector.
+    Row(
+        "PPO, RL Zoo, native vector, beside rlox", 2.0,
+        dataclasses.replace(ZOO, vectorization="native"), RLOX, 5_120, 100_000,
+    ),
     Row("A2C, 256 Python environments", 1.3, a2c(256), STABLE_BASELINES, 64_000, 3_000_000),
     Row(
         "A2C, 256 environments of a native vector", 4.0, a2c(256, vectorization="native"),

@@ -1,6 +1,6 @@
 """PPO in JAX, whole iterations in one program, written to PureJaxRL's published configuration.
 
-128 timesteps, 4 epochs of 4 minibatches, separate 64 x 64 tanh networks, Adam at a constant
+4 epochs of 4 minibatches, separate networks of two tanh layers, Adam at a constant
 learning rate, clipped value loss; environments are vmapped and choose between a step and a reset
 as gymnax does. Constant, since pieces have no end to anneal towards.
 """
@@ -60,9 +60,9 @@ def step(key: jax.Array, state: CartPole, action: jax.Array):
 # --- the network --------------------------------------------------------------------------------
 
 
-def make_network(key: jax.Array) -> dict[str, Any]:
-    """Weights of a policy and a value, 64 x 64 each."""
-    sizes = {"policy": (4, 64, 64, 2), "value": (4, 64, 64, 1)}
+def make_network(key: jax.Array, width: int) -> dict[str, Any]:
+    """Weights of a policy and a value, two hidden layers each."""
+    sizes = {"policy": (4, width, width, 2), "value": (4, width, width, 1)}
     last_gain = {"policy": 0.01, "value": 1.0}
     network = {}
     for name, widths in sizes.items():
@@ -222,7 +222,7 @@ class Trainer:
 
     def _fresh(self, key: jax.Array) -> Any:
         key, own, starts = jax.random.split(key, 3)
-        network = make_network(own)
+        network = make_network(own, self._work.width)
         environments = jax.vmap(reset)(jax.random.split(starts, self._work.num_envs))
         return network, self._optimizer.init(network), environments, environments.physics, key
 

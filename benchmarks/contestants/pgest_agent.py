@@ -28,12 +28,32 @@ class Returns(pgest.BaseMonitor):
         self.latest.extend(episode.total for episode in context.episodes[-100:])
 
 
+class Looking(pgest.BaseMonitor):
+    """Looks after each update and each episode whether there is something to do."""
+
+    def begin(self, context) -> None:
+        """Starts the clock."""
+        self._timer = pgest.Every(steps=1000).timer(context)
+
+    def after_run(self, context) -> None:
+        """Now and then there is."""
+        if self._timer.due(context):
+            self.seen = context.timestep
+
+    def after_episode(self, context) -> None:
+        """The same."""
+        self.after_run(context)
+
+
 class Trainer:
     """A `PGAgent` that goes on training.
 
     Args:
       work: what to do.
       **settings: further ones of the `RunConfig`.
+
+    Attributes:
+      hooks: of each piece of training.
     """
 
     def __init__(self, work: serving.Work, **settings):
@@ -48,6 +68,10 @@ class Trainer:
         )
         self._env = environment(work)
         self._returns = Returns()
+        self.hooks: list[pgest.BaseMonitor] = [
+            self._returns,
+            *(Looking() for _ in range(work.hooks)),
+        ]
 
     @property
     def timesteps(self) -> int:
@@ -56,7 +80,7 @@ class Trainer:
 
     def train(self, timesteps: int) -> None:
         """Takes so many more."""
-        self._agent.train(self._env, timesteps=timesteps, hooks=[self._returns])
+        self._agent.train(self._env, timesteps=timesteps, hooks=self.hooks)
 
     def recent_return(self) -> float | None:
         """The mean of the latest hundred episodes."""
@@ -99,9 +123,10 @@ def model(work: serving.Work):
             critic_minibatch_size=work.minibatch_size,
         )
     kind = {"A2C": models.A2C, "PPO": models.PPO, "MaskablePPO": models.PPO}[work.algorithm]
-    network: dict[str, Any] = {}
+    network: dict[str, Any] = {"hidden_sizes": (work.width, work.width)}
     if work.cell_size:
-        kind, network = TwoCells, {"cell": "lstm", "cell_size": work.cell_size}
+        kind = TwoCells
+        network |= {"cell": "lstm", "cell_size": work.cell_size}
     if work.images:
         network = {"hidden_sizes": (), "share_network": True}
     return kind(

@@ -9,8 +9,17 @@ import statistics
 
 import stable_baselines3
 import torch
-from stable_baselines3.common import env_util
+from stable_baselines3.common import callbacks, env_util
 from support import serving
+
+
+class Looking(callbacks.BaseCallback):
+    """Looks at every step whether there is something to do."""
+
+    def _on_step(self) -> bool:
+        if self.n_calls % 1000 == 0:
+            self.seen = self.num_timesteps
+        return True
 
 
 class Trainer:
@@ -18,7 +27,12 @@ class Trainer:
 
     Args:
       work: what to do.
+
+    Attributes:
+      library: that has the algorithms.
     """
+
+    library = stable_baselines3
 
     def __init__(self, work: serving.Work):
         if work.variant == "1 thread":
@@ -38,7 +52,9 @@ class Trainer:
             settings |= {"ent_coef": work.entropy_weight, "vf_coef": work.value_weight}
         if work.algorithm in ("PPO", "MaskablePPO"):
             settings |= {"n_epochs": work.epochs, "batch_size": work.minibatch_size}
-        library = stable_baselines3
+        if work.width != 64:
+            settings["policy_kwargs"] = {"net_arch": [work.width, work.width]}
+        library = self.library
         if work.algorithm in ("MaskablePPO", "TRPO"):
             import sb3_contrib as library
         learner, policy = getattr(library, work.algorithm), "MlpPolicy"
@@ -50,6 +66,7 @@ class Trainer:
             learner, policy = sb3_contrib.RecurrentPPO, "MlpLstmPolicy"
             settings["policy_kwargs"] = {"lstm_hidden_size": work.cell_size}
         self._learner = learner(policy, env, **settings)
+        self._callbacks = [Looking() for _ in range(work.hooks)] or None
 
     @property
     def timesteps(self) -> int:
@@ -58,7 +75,7 @@ class Trainer:
 
     def train(self, timesteps: int) -> None:
         """Takes so many more."""
-        self._learner.learn(timesteps, reset_num_timesteps=False)
+        self._learner.learn(timesteps, self._callbacks, reset_num_timesteps=False)
 
     def recent_return(self) -> float | None:
         """The mean of the latest hundred episodes."""

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 RESULTS = Path(__file__).parent.parent / "results"
 _PACKAGES = ("tensorflow", "tf-keras", "tensorflow-probability", "numpy", "gymnasium", "torch",
-             "stable-baselines3", "jax", "jaxlib")  # fmt: skip
+             "stable-baselines3", "jax", "jaxlib", "sbx-rl", "rlox")  # fmt: skip
 
 
 class Piece(NamedTuple):

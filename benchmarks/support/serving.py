@@ -24,7 +24,8 @@ from support import measuring
 _BENCHMARKS = Path(__file__).parent.parent
 _PACKAGES = (
     "tensorflow", "tf-keras", "tensorflow-probability", "numpy", "gymnasium", "gym", "torch",
-    "stable-baselines3", "sb3-contrib", "tf-agents", "jax", "jaxlib", "optax", "envpool", "mujoco",
+    "stable-baselines3", "sb3-contrib", "tf-agents", "jax", "jaxlib", "optax", "sbx-rl",
+    "rlox", "envpool", "mujoco",
 )  # fmt: skip
 
 
@@ -42,6 +43,8 @@ class Work:
       epochs: over a batch; of TRPO's value alone, as `minibatch_size` is.
       iterations: updates in one call of an in-graph program.
       cell_size: units of two LSTM cells, one for the policy and one for the value; 0: none.
+      width: units of each of the two hidden layers, of the policy and of the value.
+      hooks: so many hooks look at each update and episode, callbacks at each step.
       images: observations are images: policy and value stand on the network of Mnih et al. 2015.
       variant: how a side is set up, where it has a choice; the better one takes part.
     """
@@ -62,6 +65,8 @@ class Work:
     value_clip_range: float | None = None
     iterations: int = 1
     cell_size: int = 0
+    width: int = 64
+    hooks: int = 0
     images: bool = False
     variant: str = ""
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from pgest import returns, schedules
 from pgest.contract import model_fn, update_config
-from pgest.tracing import acting, exchanging, halves, histograms, programs
+from pgest.tracing import acting, exchanging, halves, histograms, programs, unfused
 from pgest.tracing import model as model_lib
 from pgest.tracing import preparation as preparation_lib
 from pgest.tracing import steps as steps_lib
@@ -92,6 +92,9 @@ class UpdateGraph:
         self._halves = self._in_halves(minibatch)
         step = self._train_step if self._halves is None else self._halves.__call__
         self.step = tf.function(step, autograph=False).get_concrete_function(*minibatch)
+        self._call_step: Any = self.step
+        if not self.static and self._common is None and not programs.convolves(self.step):
+            self._call_step = unfused.Unfused(self.step, *minibatch)
         model.store.adopt(self._histograms.without_own(self.step.variables))
         self.permutation_spec = tf.TensorSpec([None, None], tf.int32)
         if self.static:
@@ -167,7 +170,7 @@ class UpdateGraph:
             if not size:
                 labels = self._common.normalized(labels, moments, 0)
         if not self._minibatches and self._config.epochs == 1:
-            means, moved, _ = self.step(features, labels)
+            means, moved, _ = self._call_step(features, labels)
             steps = tf.ones([], tf.int64)
         else:
             means, steps, moved = self._loop((features, labels, moments), permutations, steps_left)
@@ -209,7 +212,7 @@ class UpdateGraph:
                 part = self._gather(features, labels, chosen)
                 if self._common is not None:
                     part = (part[0], self._common.normalized(part[1], moments, step))
-            values, moved_now, kl = self.step(*part)
+            values, moved_now, kl = self._call_step(*part)
             return step + 1, sums + values, tf.maximum(moved, moved_now), kl
 
         zeros = tf.zeros([len(self._step_names)], tf.float32)
