@@ -28,7 +28,7 @@ import training_speed
 from support import measuring
 from support.serving import Work
 
-IMPORT_GOAL, SLOPE_GOAL, PEAK_GOAL = 0.5, 1.0, 400.0
+IMPORT_GOAL, SLOPE_GOAL, PEAK_GOAL = 0.4, 1.0, 400.0
 MEGABYTE = 1024.0**2
 LONGEST = 600  # seconds of one run
 _IMPORT = """

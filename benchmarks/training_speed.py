@@ -293,7 +293,7 @@ def cold(row: Row, variants: Mapping[str, str], rounds: int) -> dict[str, Any]:
         "ratio": round(statistics.median(ratios), 2),
         "ratio lowest": round(ratios[0], 2),
         "ratio highest": round(ratios[-1], 2),
-        "goal": 1.5,
+        "goal": 1.8,
         "pieces": rounds,
     }
 
