@@ -73,7 +73,7 @@ RUNS = (
     Run("A2C, 256 native", training_speed.a2c(256, vectorization="native"), 10_000_000),
     # Long: batches grow with the episodes until the pole never falls.
     Run("REINFORCE, whole episodes", training_speed.REINFORCE, 2_000_000),
-    # oneDNN keeps a program for each size of a batch that it has met, a thousand of each kind.
+    # Products that are fused would keep a program of oneDNN's for each size of a batch.
     Run(
         "REINFORCE, whole episodes, TF_ENABLE_ONEDNN_OPTS=0", training_speed.REINFORCE, 2_000_000,
         variables={"TF_ENABLE_ONEDNN_OPTS": "0"},

@@ -19,14 +19,12 @@ from tests.agents.interrupted_runs import assert_same
 SECONDS = 60.0
 
 
-def an_agent(model_dir, **config):
+def an_agent(model_dir, memory=None, **config):
     config = pgest.RunConfig(
         **{"tf_random_seed": 0, "jit_compile": False, "save_checkpoints_steps": 2, **config}
     )
-    return pgest.PGAgent(
-        model_fns.policy_gradient, pgest.BatchMemory(batch_size=16), model_dir=model_dir,
-        config=config,
-    )  # fmt: skip
+    memory = pgest.BatchMemory(batch_size=16) if memory is None else memory
+    return pgest.PGAgent(model_fns.policy_gradient, memory, model_dir=model_dir, config=config)
 
 
 class Writing:
@@ -63,8 +61,12 @@ def writing(monkeypatch):
     return Writing(monkeypatch)
 
 
-def test_training_goes_on_and_what_is_written_is_of_the_moment_of_the_save(tmp_path, writing):
-    agent = an_agent(tmp_path)
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_training_goes_on_and_what_is_written_is_of_the_moment_of_the_save(
+    tmp_path, writing, jit_compile
+):
+    memory = pgest.RolloutMemory(16) if jit_compile else None
+    agent = an_agent(tmp_path, memory, jit_compile=jit_compile)
     watch = Watch(agent, 3, lambda context: writing.go_on.set())
     agent.train("CartPole-v1", max_steps=3, hooks=[watch])
     assert writing.steps == [2, 3]

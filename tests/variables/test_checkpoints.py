@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import gymnasium
 import numpy as np
@@ -319,13 +320,21 @@ def test_an_interrupted_run_ends_its_hooks_and_saves(tmp_path, number, code):
     assert make_agent(tmp_path).global_step == step
 
 
+def saved_step(directory):
+    path = checkpoints.latest(directory)
+    return 0 if path is None else int(path.rsplit("-", 1)[1])
+
+
 @pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
     process = start(tmp_path)
+    deadline = time.monotonic() + 60.0
+    while not saved_step(tmp_path) >= 2 and time.monotonic() < deadline:
+        time.sleep(0.01)  # a thread writes it
     process.kill()
     process.wait()
     agent = make_agent(tmp_path)
-    assert agent.global_step >= 1  # the second may have been under way
+    assert agent.global_step >= 2
     steps = agent.global_step + 3
     agent.train("CartPole-v1", max_steps=steps)
     whole = make_agent().train("CartPole-v1", max_steps=steps)
