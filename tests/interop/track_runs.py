@@ -85,13 +85,14 @@ def mlflow_contents(uri):
 
 
 class Copies(pgest.BaseMonitor):
-    """Copies the model_dir, as a kill after some more updates would leave it."""
+    """Copies the model_dir, as a kill an update after its newest checkpoint would leave it."""
 
     def __init__(self, path):
         self.path = path
 
     def after_run(self, context):
         if context.step == 5:
+            context.finish_checkpoint()
             shutil.copytree(context.model_dir, self.path)
 
 
