@@ -14,7 +14,7 @@ from pgest.contract import callers, episodes
 from pgest.graph_environments import graph_environment
 from pgest.hooks import defaults, monitor
 from pgest.memory import memory
-from pgest.tracing import acting, collecting, iterating, preparation, probing, updating
+from pgest.tracing import acting, collecting, iterating, preparation, updating
 
 
 class GraphTrainer:
@@ -137,10 +137,15 @@ class GraphTrainer:
             self._agent.update_config, self.actor.recurrent, self._agent.counters
         )
         features, labels, _ = prepare(self._collector.first_timestep())
-        writer = self._agent.summary_writer or tf.summary.create_noop_writer()
-        with writer.as_default(step=0), tf.summary.record_if(True):
-            types = probing.check_log_probabilities(self._agent.model, features, labels)
-        if probing.has_summaries(types):
+        if self.actor.recurrent:  # every timestep of the step's trace begins an episode
+            horizon = self._agent.memory.horizon
+            state = features.pop("policy_state")
+            features, labels = tf.nest.map_structure(
+                lambda leaf: tf.repeat(leaf, horizon, axis=0), (features, labels)
+            )
+            features["policy_state"] = state
+        self._update.check(features, labels)
+        if self._update.summaries.asked and self._agent.summary_writer is not None:
             warnings.warn(
                 "tf.summary calls of model_fn write nothing while it trains in the graph: give "
                 "scalars to EstimatorSpec(metrics=...).",

@@ -14,7 +14,7 @@ from pgest.environments import checking
 from pgest.environments import view as environment_view
 from pgest.hooks import defaults, monitor
 from pgest.memory import memory as memory_lib
-from pgest.tracing import acting, background, feeding, probing, updating
+from pgest.tracing import acting, background, feeding, updating
 
 
 class HostTrainer:
@@ -57,7 +57,7 @@ class HostTrainer:
             self._following_spec = batch_specs.following_spec(self.actor)
         self._updater = self._make_updater(None)
         self._summary_updater: tuple[Any, updating.Updater] | None = None  # and its writer
-        self._operation_types: set[str] | None = None
+        self._is_checked = False
         self._writes_summaries = False
         self._no_writer = tf.summary.create_noop_writer()
         self._background: background.BackgroundUpdates | None = None
@@ -118,12 +118,12 @@ class HostTrainer:
     def update(self, run: runs.Run) -> None:
         """Takes the batch out of the memory and trains on it."""
         self.at_rest = False
-        is_first = self._operation_types is None
-        if is_first:
+        if not self._is_checked:
             self._check_first_episodes()
         batch = self._batch()
-        if is_first:
+        if not self._is_checked:
             self._check_first_batch(batch)
+            self._is_checked = True
         run.before_update()
         updater = self._updater
         wanted = run.take_summary_request()
@@ -179,7 +179,7 @@ class HostTrainer:
     def state(self) -> dict[str, np.ndarray]:
         """Numbers by name, which bring a new trainer to where this one is."""
         # The first update of all does not overlap. A run that has gone on may have made none yet.
-        made_one = self._overlaps or self._operation_types is not None
+        made_one = self._overlaps or self._is_checked
         overlaps = self._agent.config.overlap_updates and made_one
         state = {"overlaps": np.array(overlaps)}
         parts: dict[str, Any] = {"memory": self.memory.state(), "loop": self.loop.state()}
@@ -327,14 +327,9 @@ class HostTrainer:
     def _check_first_batch(self, batch: Mapping[str, Any]) -> None:
         tensors = tf.nest.map_structure(tf.convert_to_tensor, dict(batch))
         features, labels, _ = self._updater.graph.prepare(tensors)
-        piece = None if self.actor.recurrent else self._agent.update_config.minibatch_size
-        writer = self._agent.summary_writer or self._no_writer
-        with writer.as_default(step=0), tf.summary.record_if(True):
-            self._operation_types = probing.check_log_probabilities(
-                self._model, features, labels, piece, compare=not self._holds_older
-            )
-        # The chief alone has a writer, without which a model_fn shows no summaries.
-        found = probing.has_summaries(self._operation_types)
+        self._updater.graph.check(features, labels, compare=not self._holds_older)
+        # Nothing is written without a writer, which the chief alone has.
+        found = self._updater.graph.summaries.asked and self._agent.summary_writer is not None
         self._writes_summaries = agreement.any_wants(self._workers, found)
         trainer.write_graph(self._agent, self._updater.graph)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -17,7 +17,7 @@ class Dependencies:
     """
 
     def __init__(self, tensor: tf.Tensor, control: bool = False):
-        self._graph = tensor.graph
+        self._tensor, self._graph = tensor, tensor.graph
         self._operations: dict[str, Any] = {}
         waiting = [tensor.op]
         while waiting:
@@ -35,6 +35,33 @@ class Dependencies:
     def contains(self, tensor: tf.Tensor) -> bool:
         """Whether the tensor is computed from this one."""
         return tensor.op.name in self._operations
+
+    def function(self, inputs: Sequence[tf.Tensor]) -> Any:
+        """The function of `inputs` that computes the tensor and does nothing else.
+
+        Args:
+          inputs: tensors of the graph that take what is given. What an operation waits for without
+            reading it is left out.
+        """
+        given = {tensor.op.name for tensor in inputs}
+        held = [pair for pair in self._graph.captures if self.contains(pair[1])]
+        left_out = given | {inside.op.name for _, inside in held}
+        definition = self._graph.as_graph_def()
+        nodes = [n for n in definition.node if n.name in self._operations.keys() - left_out]
+        del definition.node[:]
+        for node in nodes:
+            node.input[:] = [name for name in node.input if not name.startswith("^")]
+            definition.node.add().CopyFrom(node)
+
+        def compute(*arguments: tf.Tensor) -> tf.Tensor:
+            sources = [*zip(arguments, inputs, strict=True), *held]
+            replaced = {inside.name: tf.identity(tensor) for tensor, inside in sources}
+            names = [self._tensor.name]
+            (found,) = tf.graph_util.import_graph_def(definition, replaced, names, name="")
+            return found
+
+        specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in inputs]
+        return tf.function(compute, autograph=False).get_concrete_function(*specs)
 
     def variables(self, variables: Mapping[str, tf.Variable]) -> set[str]:
         """Names of those of `variables` that the tensor depends on."""

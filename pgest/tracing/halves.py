@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from pgest.tracing import dependencies
+from pgest.tracing import dependencies, probing
 from pgest.tracing import steps as steps_lib
 from pgest.variables import sharing
 from pgest.variables import workers as workers_lib
@@ -38,6 +38,7 @@ class Halves:
         metric looks at what the step does.
       names: of the metrics of a step.
       spec: what the model_fn returned.
+      trained: where in the first half the policy is.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Halves:
         self._half = sharing.Half()
         self.names: tuple[str, ...] = ()
         self.spec: Any = None
+        self.trained: probing.Trained | None = None
         first = tf.function(self._gradients, autograph=False)
         self._first = first.get_concrete_function(*minibatch)
         self.fits = self._fits()
@@ -77,7 +79,8 @@ class Halves:
         self._half = sharing.Half()  # it may be traced again where it made variables
         spec, build = self._call(features, labels, self._exchange(labels), self._half)
         self.spec = spec
-        metrics, divergence = steps_lib.seen(spec, build, labels, self._needs_divergence)
+        metrics, divergence, log_prob = steps_lib.seen(spec, build, labels, self._needs_divergence)
+        self.trained = probing.Trained.of(features, labels, log_prob)
         self._names = tuple(metrics)
         numbers = tf.stack([*steps_lib.numbers(metrics), tf.cast(divergence, tf.float32)])
         pairs = [pair for part in build.gradients for pair in part]

@@ -1,28 +1,26 @@
 """Traces that run only what is fetched, as Estimator's sessions did.
 
 Within a `tf.function` everything that changes state runs, whatever is returned. To look at the
-TRAIN trace without training, and to evaluate with a model_fn that also builds a `train_op`, the
+policy in a step without a step, and to evaluate with a model_fn that also builds a `train_op`, the
 graph has to be cut down to what is wanted.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import operator
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from pgest.contract import model_fn
-from pgest.tracing import dependencies, programs
+from pgest.tracing import dependencies
 from pgest.tracing import model as model_lib
 
 Modes = model_fn.Modes
 _TOLERANCE = 1e-4
-_SUMMARY_OPS = ("WriteSummary", "WriteScalarSummary", "WriteHistogramSummary", "WriteImageSummary")
 
 
 class LogProbabilityMismatchError(ValueError):
@@ -72,14 +70,34 @@ def trace(model: model_lib.Model, features: Any, labels: Any, mode: Modes) -> Pr
     return Pruned(wrapped=wrapped, **found)
 
 
+@dataclasses.dataclass
+class Trained:
+    """Where in the trace of a step the policy is.
+
+    Attributes:
+      inputs: tensors of (features, labels).
+      log_prob: of the actions in labels, as the policy in TRAIN has them.
+    """
+
+    inputs: tuple[Any, Any]
+    log_prob: tf.Tensor
+
+    @classmethod
+    def of(cls, features: Any, labels: Any, log_prob: tf.Tensor | None) -> Trained | None:
+        """That of a step; None where there are no log-probabilities."""
+        return None if log_prob is None else cls((features, labels), log_prob)
+
+
 def check_log_probabilities(
     model: model_lib.Model,
+    trained: Trained | None,
     features: dict[str, Any],
     labels: dict[str, Any],
-    piece: int | None = None,
     *,
+    size: int | None = None,
+    recurrent: bool = False,
     compare: bool = True,
-) -> set[str]:
+) -> None:
     """Raises unless TRAIN's distribution is the one that acted.
 
     It is when it gives back the log-probabilities of acting and depends on no weight that acting
@@ -87,48 +105,43 @@ def check_log_probabilities(
 
     Args:
       model: after acting and TRAIN were traced.
-      features: of the first batch.
+      trained: the traced step; None of a model without a distribution, which has nothing to check.
+      features: of the first batch, tensors or arrays.
       labels: of the first batch; `log_prob` among them.
-      piece: rows to look at in one go, all of them in the end. An update by minibatches has the
-        memory for one; None takes all at once.
+      size: rows to look at in one go, all of them in the end, where the step takes any number: an
+        update by minibatches has the memory for one. None takes all at once.
+      recurrent: a row is an environment, with time before it, and not a timestep.
       compare: False where weights from before an update may have acted in the batch: then only
         which weights are used is looked at.
-
-    Returns:
-      The types of all operations of the TRAIN trace.
 
     Raises:
       LogProbabilityMismatchError: they differ by more than 1e-4, or other weights are used; it
         lists each mode's variables. Where Dropout, BatchNorm, a counter or the like stand between,
         a difference only warns.
     """
-    used = dict(model.used)
-    first_features, first_labels = next(_pieces((features, labels), piece))
-    pruned = trace(model, first_features, first_labels, Modes.TRAIN)
-    model.used = used
-    distribution = pruned.spec.distribution
-    types = programs.operation_types(pruned.wrapped)
-    if distribution is None or "log_prob" not in labels:
-        return types
-    with pruned.wrapped.graph.as_default():
-        log_prob = tf.convert_to_tensor(distribution.log_prob(pruned.inputs[1]["action"]))
-    needs = dependencies.Dependencies(log_prob)
+    if trained is None:
+        return
+    needs = dependencies.Dependencies(trained.log_prob)
     _check_weights(model, needs)
     if not compare:
-        return types
+        return
     # Of what is needed alone: slices of a tensor and arguments of a function take their time.
-    inputs, given = tf.nest.flatten(pruned.inputs), tf.nest.flatten((features, labels))
-    needed = [place for place, leaf in enumerate(inputs) if needs.contains(leaf)]
-    program = pruned.wrapped.prune([inputs[place] for place in needed], log_prob)
+    axes = tf.nest.flatten(_row_axes(features, labels, recurrent))
+    leaves = zip(tf.nest.flatten(trained.inputs), tf.nest.flatten((features, labels)), axes,
+                 strict=True)  # fmt: skip
+    needed = [(leaf, np.asarray(given), axis) for leaf, given, axis in leaves
+              if needs.contains(leaf)]  # fmt: skip
+    function = needs.function([leaf for leaf, *_ in needed])
     acted = np.asarray(labels["log_prob"])
-    scale = _scale(acted)
-    differences = []
-    for *leaves, acting in _pieces([*(np.asarray(given[place]) for place in needed), acted], piece):
-        training = program(*map(tf.convert_to_tensor, leaves)).numpy()
-        differences.append(_difference(training, acting, scale))
-    difference = max(differences)
+    rows, scale = acted.shape[int(recurrent)], _scale(acted)
+    taken = tf.nest.flatten(trained.inputs[1]["action"])[0].shape[int(recurrent)]
+    difference = 0.0
+    for chosen in _pieces(rows, taken or size):
+        given = [tf.constant(np.take(array, chosen, axis)) for _, array, axis in needed]
+        training, acting = function(*given).numpy(), np.take(acted, chosen, int(recurrent))
+        difference = max(difference, _difference(training, acting, scale))
     if difference <= _TOLERANCE:
-        return types
+        return
     between = _between(model, needs)
     if not between:
         raise LogProbabilityMismatchError(
@@ -143,7 +156,6 @@ def check_log_probabilities(
         "What exploration depended on while acting is in labels if it is among the predictions.",
         stacklevel=2,
     )
-    return types
 
 
 def _check_weights(model: model_lib.Model, needs: dependencies.Dependencies) -> None:
@@ -160,15 +172,19 @@ def _check_weights(model: model_lib.Model, needs: dependencies.Dependencies) -> 
         )
 
 
-def _pieces(nest: Any, piece: int | None) -> Iterator[Any]:
-    """The rows of `nest` in pieces of one size: the last one may repeat some of the one before."""
-    rows = tf.nest.flatten(nest)[0].shape[0]
-    if piece is None or piece >= rows:
-        yield nest
-        return
-    for start in (*range(0, rows - piece, piece), rows - piece):
-        part = slice(start, start + piece)
-        yield tf.nest.map_structure(operator.itemgetter(part), nest)
+def _row_axes(features: dict[str, Any], labels: dict[str, Any], recurrent: bool) -> Any:
+    """The axis of the rows, for each leaf: 1 where time comes before them."""
+    axes = tf.nest.map_structure(lambda leaf: int(recurrent), (features, labels))
+    if "policy_state" in features:
+        axes[0]["policy_state"] = tf.nest.map_structure(lambda leaf: 0, features["policy_state"])
+    return axes
+
+
+def _pieces(rows: int, size: int | None) -> Iterator[np.ndarray]:
+    """All rows, `size` at a time; the last ones are followed by the first ones again."""
+    size = size or rows
+    for start in range(0, rows, size):
+        yield np.arange(start, start + size) % rows
 
 
 def _scale(acting: np.ndarray) -> float:
@@ -210,11 +226,6 @@ def _between(model: model_lib.Model, needs: dependencies.Dependencies) -> list[s
             found.add(kind)
         found |= layers.intersection(name.split("/"))
     return sorted(found)
-
-
-def has_summaries(operation_types: Sequence[str] | set[str]) -> bool:
-    """Whether model_fn writes summaries of its own."""
-    return any(name in operation_types for name in _SUMMARY_OPS)
 
 
 def _spec(leaf: Any) -> tf.TensorSpec:

@@ -12,8 +12,10 @@ from pgest import losses
 
 def seen(
     spec: Any, build: Any, labels: Any, needs_divergence: bool
-) -> tuple[dict[str, Any], tf.Tensor]:
+) -> tuple[dict[str, Any], tf.Tensor, tf.Tensor | None]:
     """What a step reports: metrics, and how far the policy is from the one that acted.
+
+    The third is log-probabilities of the actions, None without a distribution.
 
     Args:
       spec: what model_fn returned.
@@ -26,7 +28,7 @@ def seen(
     """
     check_tensors(spec.distribution)
     metrics = {"loss": spec.loss, **build.metrics, **spec.metrics}
-    divergence = tf.zeros([], tf.float32)
+    divergence, log_prob = tf.zeros([], tf.float32), None
     if spec.distribution is not None and "log_prob" in labels:
         log_prob = spec.distribution.log_prob(labels["action"])
         divergence = losses.approx_kl(log_prob, labels["log_prob"])
@@ -41,7 +43,7 @@ def seen(
         mean_entropy = entropy(spec.distribution)
         if mean_entropy is not None:
             metrics.setdefault("policy/entropy", mean_entropy)
-    return metrics, divergence
+    return metrics, divergence, log_prob
 
 
 def numbers(metrics: dict[str, Any]) -> list[tf.Tensor]:

@@ -11,7 +11,16 @@ import tensorflow as tf
 
 from pgest import returns, schedules
 from pgest.contract import model_fn, update_config
-from pgest.tracing import acting, exchanging, halves, histograms, programs, unfused
+from pgest.tracing import (
+    acting,
+    exchanging,
+    halves,
+    histograms,
+    probing,
+    programs,
+    summary_watch,
+    unfused,
+)
 from pgest.tracing import model as model_lib
 from pgest.tracing import preparation as preparation_lib
 from pgest.tracing import steps as steps_lib
@@ -48,6 +57,8 @@ class UpdateGraph:
       step: one execution of the train_op, traced.
       names: of the metrics that `run` returns.
       hooks: the training hooks of model_fn's spec.
+      trained: where in the traced step the policy is; None where it has no distribution.
+      summaries: has seen whether the model_fn writes any, which a step without a writer leaves out.
       static: whether every shape is known, so that XLA can compile it once.
     """
 
@@ -74,6 +85,8 @@ class UpdateGraph:
         self.names: tuple[str, ...] = ()
         self.hooks: tuple[Any, ...] = ()
         self._after_batch: Any = None
+        self.trained: probing.Trained | None = None
+        self.summaries = summary_watch.SummaryWatch()
         # Traced once: the recurrences of long batches are as many operations as all else together.
         prepare = preparation_lib.Preparation(config, recurrent, model.counters)
         self.prepare = tf.function(prepare, autograph=False).get_concrete_function(signature)
@@ -109,6 +122,11 @@ class UpdateGraph:
         if wanted == "auto" and in_loop and programs.convolves(self.step):
             return False
         return wanted
+
+    def check(self, features: Any, labels: Any, *, compare: bool = True) -> None:
+        """See `probing.check_log_probabilities`; features and labels are those of a batch."""
+        how: Any = {"size": self._minibatches, "recurrent": self._recurrent, "compare": compare}
+        probing.check_log_probabilities(self._model, self.trained, features, labels, **how)
 
     def rows(self, horizon: int, num_envs: int) -> int:
         """What minibatches divide: timesteps, or environments of a recurrent model."""
@@ -249,6 +267,7 @@ class UpdateGraph:
         if not split.fits:
             return None
         self._take_over(split.spec, split.names)
+        self.trained = split.trained
         return split
 
     def _take_over(self, spec: Any, names: Iterable[str]) -> None:
@@ -259,6 +278,7 @@ class UpdateGraph:
 
     def _train_step(self, features: Any, labels: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """One execution of train_op: its metrics, how far it moved global_step, and the KL."""
+        given = features, labels
         if self._config.normalize_advantage and self._common is None:
             labels = {**labels, "advantage": returns.normalize(labels["advantage"])}
         step_variable = self._model.counters.variables["global_step"]
@@ -267,7 +287,8 @@ class UpdateGraph:
         spec, build = self._call(features, labels, exchange)
         self._histograms.write_step(before, build)
         needs_divergence = self._config.target_kl is not None
-        metrics, divergence = steps_lib.seen(spec, build, labels, needs_divergence)
+        metrics, divergence, log_prob = steps_lib.seen(spec, build, labels, needs_divergence)
+        self.trained = probing.Trained.of(*given, log_prob)
         if exchange is not None and needs_divergence:
             (divergence,) = exchange.means([divergence])  # all stop at one step
         moved, counted = steps_lib.executed(spec, step_variable, before)
@@ -278,7 +299,7 @@ class UpdateGraph:
 
     def _call(self, features: Any, labels: Any, exchange: Any, half: Any = None) -> Any:
         if self._writer is None:
-            with tf.summary.record_if(False):
+            with self.summaries.watching():
                 return self._model.call(features, labels, Modes.TRAIN, exchange=exchange, half=half)
         with (
             self._writer.as_default(step=self._model.counters.variables["global_timestep"]),

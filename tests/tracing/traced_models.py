@@ -11,7 +11,7 @@ import tensorflow as tf
 from pgest.contract import model_fn as model_fn_lib
 from pgest.contract import run_config, update_config
 from pgest.tracing import model as model_lib
-from pgest.tracing import updating
+from pgest.tracing import probing, updating
 
 Modes = model_fn_lib.Modes
 STATES = np.random.default_rng(0).normal(size=[6, 3]).astype(np.float32)
@@ -65,6 +65,32 @@ def traced(model: model_lib.Model, mode: Modes, **more: Any) -> Callable[[], dic
         return {name: value.numpy() for name, value in outputs.items()}
 
     return run
+
+
+def check_on(
+    model: model_lib.Model,
+    features: Any,
+    given: Any,
+    recurrent: bool = False,
+    size: int | None = None,
+) -> None:
+    """Traces a step, of any number of rows, and checks it on one batch."""
+    found: dict[str, Any] = {}
+
+    def step(features: Any, given: Any) -> tf.Tensor:
+        spec, _ = model.call(features, given, Modes.TRAIN)
+        log_prob = spec.distribution.log_prob(given["action"])
+        found["trained"] = probing.Trained.of(features, given, log_prob)
+        with tf.control_dependencies([spec.train_op]):
+            return tf.identity(spec.loss)
+
+    def spec_of(leaf: tf.Tensor) -> tf.TensorSpec:
+        return tf.TensorSpec(leaf.shape if recurrent else [None, *leaf.shape[1:]], leaf.dtype)
+
+    specs = tf.nest.map_structure(spec_of, (features, given))
+    tf.function(step, autograph=False).get_concrete_function(*specs)
+    trained = found["trained"]
+    probing.check_log_probabilities(model, trained, features, given, size=size, recurrent=recurrent)
 
 
 def make_updater(model: model_lib.Model, **config: Any) -> updating.Updater:

@@ -16,10 +16,12 @@ from tests.tracing.traced_models import (
     STATES,
     batch,
     call,
+    check_on,
     labels,
     make_model,
     make_updater,
     traced,
+    values,
 )
 from tests.variables.sharing_models import dense_critic, scoped_critic
 
@@ -51,11 +53,10 @@ def dense_actor(states, mode):
     return layers.Dense(2)(states)
 
 
-def check(model, log_prob, piece=None):
-    traced(model, TRAIN)
+def check(model, log_prob, size=None):
     features = {"state": tf.constant(STATES)}
     given = tf.nest.map_structure(tf.constant, labels(log_prob=log_prob))
-    return probing.check_log_probabilities(model, features, given, piece)
+    check_on(model, features, given, size=size)
 
 
 def probability(outputs):
@@ -138,10 +139,28 @@ def test_heads_that_start_at_zero_are_seen_by_their_names():
         call(model, TRAIN)
 
 
-def test_a_policy_that_trains_as_it_acts_passes_and_says_which_operations_it_has():
+def test_a_policy_that_trains_as_it_acts_passes_and_nothing_is_trained():
     model = make_model(policy_model(dense_actor, scoped_critic))
-    assert "MatMul" in check(model, call(model, PREDICT)["log_prob"])
-    assert model.counters.variables["global_step"].numpy() == 0  # the check took no step
+    log_prob = call(model, PREDICT)["log_prob"]
+    before = values(model)
+    check(model, log_prob)
+    after = values(model)
+    assert after["global_step"] == 0
+    for name, value in before.items():
+        np.testing.assert_array_equal(after[name], value)
+
+
+def test_what_a_step_changes_before_its_policy_is_not_changed_by_the_check():
+    def actor(states, mode):
+        with pgest.scope("seen"):
+            count = tf.Variable(0.0, trainable=False, name="count")
+        if mode == TRAIN:
+            count.assign_add(1.0)  # the graph of a step has the policy wait for it
+        return layers.Dense(2)(states) + 0.0 * count
+
+    model = make_model(policy_model(actor, scoped_critic))
+    check(model, call(model, PREDICT)["log_prob"])
+    assert values(model)["seen/count"] == 0
 
 
 def test_log_probabilities_of_another_shape_are_a_mismatch():
@@ -237,10 +256,11 @@ def test_the_guard_knows_recurrent_models():
         given = {"action": actions, "log_prob": act(tf.constant(states))}
         features = features_of(tf.constant(states))
         if scale == 1.0:
-            probing.check_log_probabilities(model, features, given)
+            check_on(model, features, given, recurrent=True)
+            check_on(model, features, given, recurrent=True, size=envs)
             continue
         with pytest.raises(probing.LogProbabilityMismatchError, match=r"shapes \(4, 2\)"):
-            probing.check_log_probabilities(model, features, given)
+            check_on(model, features, given, recurrent=True)
 
 
 def test_the_guard_knows_nested_actions():
@@ -268,23 +288,23 @@ def test_the_guard_knows_nested_actions():
         given = tf.nest.map_structure(tf.constant, labels(action=action, log_prob=log_prob))
         features = {"state": tf.constant(STATES)}
         if shift == 0.0:
-            probing.check_log_probabilities(model, features, given)
+            check_on(model, features, given)
             continue
         with pytest.raises(probing.LogProbabilityMismatchError):
-            probing.check_log_probabilities(model, features, given)
+            check_on(model, features, given)
 
 
-@pytest.mark.parametrize("piece", [None, 1, 2, 4, 5, 6, 7])
+@pytest.mark.parametrize("size", [None, 1, 2, 4, 5, 6, 7])
 @pytest.mark.parametrize("wrong", [None, *range(len(STATES))])
-def test_all_pieces_of_a_batch_are_looked_at(piece, wrong):
+def test_all_pieces_of_a_batch_are_looked_at(size, wrong):
     model = make_model(policy_model(dense_actor))
     log_prob = call(model, PREDICT)["log_prob"].copy()
     if wrong is None:
-        check(model, log_prob, piece)
+        check(model, log_prob, size)
         return
     log_prob[wrong] += 0.01
     with pytest.raises(probing.LogProbabilityMismatchError):
-        check(model, log_prob, piece)
+        check(model, log_prob, size)
 
 
 @pytest.mark.parametrize("minibatch_size", [None, 64, 1000])
@@ -338,7 +358,7 @@ def test_a_squashed_policy_that_saturates_is_no_mismatch():
     acted = acting.Actor(model, *spaces, size)(states, 0)
     given = {"action": acted.action, "log_prob": acted.predictions["log_prob"]}
     traced_labels = tf.nest.map_structure(tf.constant, given)
-    probing.check_log_probabilities(model, {"state": tf.constant(states)}, traced_labels)
+    check_on(model, {"state": tf.constant(states)}, traced_labels)
 
 
 def critic_first(features, labels, mode):
