@@ -169,6 +169,17 @@ class Counted(ray_environments.RayVectorEnv):
         return given
 
 
+def kill(actor):
+    """Kills it and waits: `ray.kill` only asks, and calls may be answered until it has died."""
+    ray.kill(actor)
+    while True:
+        try:
+            ray.get(actor.__ray_call__.remote(lambda runner: None))
+        except ray.exceptions.RayActorError:
+            return
+        time.sleep(0.01)
+
+
 def environments(directory):
     """Equal to gymnasium's own vector; and actors that are killed in the middle of episodes."""
 
@@ -191,7 +202,7 @@ def environments(directory):
                 one, other = (infos["final_obs"][row] for infos in (found[4], expected[4]))
                 np.testing.assert_array_equal(one, other)
     last = found[0]
-    ray.kill(env.actors[0])
+    kill(env.actors[0])
     observations, rewards, terminated, truncated, infos = env.step(rng.integers(2, size=4))
     lost = [0, 1]
     for row in lost:
