@@ -232,8 +232,7 @@ class _EvaluationMetrics:
     ):
         self._model = model
         self._normalize_advantage = config.normalize_advantage
-        prepare = preparation.Preparation(config, recurrent, model.counters)
-        self._prepare = tf.function(prepare, autograph=False).get_concrete_function(signature)
+        self._prepare = preparation.traced(config, recurrent, model.counters, signature)
         features, labels, _ = self._prepare.structured_outputs
         features, labels = (tf.nest.map_structure(_spec_of, part) for part in (features, labels))
         self._pruned = probing.trace(model, features, labels, Modes.EVAL)

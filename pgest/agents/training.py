@@ -14,7 +14,7 @@ from pgest.environments import checking
 from pgest.environments import view as environment_view
 from pgest.hooks import defaults, monitor
 from pgest.memory import memory as memory_lib
-from pgest.tracing import acting, background, feeding, updating
+from pgest.tracing import acting, background, feeding, probing, updating
 
 
 class HostTrainer:
@@ -324,14 +324,14 @@ class HostTrainer:
                 batch[name] = tf.nest.map_structure(feeding.held_once, value, self._signature[name])
         return batch
 
-    def _check_first_batch(self, batch: Mapping[str, Any]) -> None:
-        tensors = tf.nest.map_structure(tf.convert_to_tensor, dict(batch))
-        features, labels, _ = self._updater.graph.prepare(tensors)
-        self._updater.graph.check(features, labels, compare=not self._holds_older)
+    def _check_first_batch(self, batch: dict[str, Any]) -> None:
+        graph = self._updater.graph
+        features, labels = probing.read_by_policy(graph.trained, graph.prepare, batch)
+        graph.check(features, labels, compare=not self._holds_older)
         # Nothing is written without a writer, which the chief alone has.
-        found = self._updater.graph.summaries.asked and self._agent.summary_writer is not None
+        found = graph.summaries.asked and self._agent.summary_writer is not None
         self._writes_summaries = agreement.any_wants(self._workers, found)
-        trainer.write_graph(self._agent, self._updater.graph)
+        trainer.write_graph(self._agent, graph)
 
     def _check_first_episodes(self) -> None:
         """Warns where a batch is of few episodes of each environment."""

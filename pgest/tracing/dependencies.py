@@ -1,4 +1,4 @@
-"""What a tensor of a traced graph depends on."""
+"""What tensors of a traced graph depend on."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import tensorflow as tf
 
 
 class Dependencies:
-    """The operations that a tensor is computed from, and what they read.
+    """The operations that tensors are computed from, and what they read.
 
     Args:
-      tensor: of a traced graph.
+      *tensors: of one traced graph.
       control: follow what an operation waits for, too.
     """
 
-    def __init__(self, tensor: tf.Tensor, control: bool = False):
-        self._tensor, self._graph = tensor, tensor.graph
+    def __init__(self, *tensors: tf.Tensor, control: bool = False):
+        self._tensors, self._graph = tensors, tensors[0].graph
         self._operations: dict[str, Any] = {}
-        waiting = [tensor.op]
+        waiting = [tensor.op for tensor in tensors]
         while waiting:
             operation = waiting.pop()
             if operation.name not in self._operations:
@@ -33,11 +33,11 @@ class Dependencies:
         return list(self._operations.values())
 
     def contains(self, tensor: tf.Tensor) -> bool:
-        """Whether the tensor is computed from this one."""
+        """Whether any of the tensors is computed from this one."""
         return tensor.op.name in self._operations
 
     def function(self, inputs: Sequence[tf.Tensor]) -> Any:
-        """The function of `inputs` that computes the tensor and does nothing else.
+        """The function of `inputs` that returns the tensors, a list, and does nothing else.
 
         Args:
           inputs: tensors of the graph that take what is given. What an operation waits for without
@@ -53,18 +53,17 @@ class Dependencies:
             node.input[:] = [name for name in node.input if not name.startswith("^")]
             definition.node.add().CopyFrom(node)
 
-        def compute(*arguments: tf.Tensor) -> tf.Tensor:
+        def compute(*arguments: tf.Tensor) -> list[tf.Tensor]:
             sources = [*zip(arguments, inputs, strict=True), *held]
             replaced = {inside.name: tf.identity(tensor) for tensor, inside in sources}
-            names = [self._tensor.name]
-            (found,) = tf.graph_util.import_graph_def(definition, replaced, names, name="")
-            return found
+            names = [tensor.name for tensor in self._tensors]
+            return tf.graph_util.import_graph_def(definition, replaced, names, name="")
 
         specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in inputs]
         return tf.function(compute, autograph=False).get_concrete_function(*specs)
 
     def variables(self, variables: Mapping[str, tf.Variable]) -> set[str]:
-        """Names of those of `variables` that the tensor depends on."""
+        """Names of those of `variables` that the tensors depend on."""
         handles = {id(external): inside for external, inside in self._graph.captures}
         return {
             name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from typing import Any
 
 import tensorflow as tf
@@ -18,6 +19,35 @@ _SCALED_REWARD_LIMIT = 10.0
 # What the loop writes besides the model's own predictions.
 _STORED = ("state", "action", "reward", "terminated", "truncated", "action_mask", "reset")
 _MADE = (memory.CUT, memory.BOOTSTRAP_VALUE, memory.ENV_INDEX, "policy_state")
+# Of so many settings the trace is kept for later agents.
+_LIMIT = 16
+
+_traces: collections.OrderedDict[Any, Any] = collections.OrderedDict()
+
+
+def traced(
+    config: update_config.UpdateConfig,
+    recurrent: bool,
+    counters: counters_lib.Counters,
+    signature: dict[str, Any],
+) -> Any:
+    """A `Preparation` of batches of the signature, as a concrete function.
+
+    Without schedules it reads no variable, and is the same for all agents of a process.
+    """
+    settings = config.discount, config.gae_lambda, config.target_kl
+    shared = not any(map(schedules.is_schedule, settings))
+    key = settings, recurrent, repr(signature)
+    if shared and key in _traces:
+        _traces.move_to_end(key)
+        return _traces[key]
+    prepare = Preparation(config, recurrent, counters)
+    concrete = tf.function(prepare, autograph=False).get_concrete_function(signature)
+    if shared:
+        _traces[key] = concrete
+        if len(_traces) > _LIMIT:
+            _traces.popitem(last=False)
+    return concrete
 
 
 class Preparation:

@@ -8,6 +8,7 @@ graph has to be cut down to what is wanted.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -88,6 +89,37 @@ class Trained:
         return None if log_prob is None else cls((features, labels), log_prob)
 
 
+def read_by_policy(trained: Trained | None, prepare: Any, batch: dict[str, Any]) -> tuple[Any, Any]:
+    """Features and labels of a batch that the policy in a step reads, and `log_prob`.
+
+    To run the whole preparation, which is compiled in the update, takes as long as the check.
+
+    Args:
+      trained: the traced step.
+      prepare: the traced `Preparation`, whose features and labels the step takes.
+      batch: as `prepare` takes it.
+
+    Returns:
+      What `check_log_probabilities` takes; None in place of what is not read.
+    """
+    if trained is None:
+        return {}, {}
+    prepared = prepare.structured_outputs[:2]
+    policy = dependencies.Dependencies(trained.log_prob)
+    read = [policy.contains(leaf) for leaf in tf.nest.flatten(trained.inputs)]
+    read = tf.nest.pack_sequence_as(prepared, read)
+    read[1]["log_prob"] = True
+    tf.nest.assert_same_structure(prepare.structured_input_signature[0][0], dict(batch))
+    read = tf.nest.flatten(read)
+    needs = dependencies.Dependencies(*itertools.compress(tf.nest.flatten(prepared), read))
+    leaves = tf.nest.flatten(batch)
+    pairs = zip(prepare.inputs[: len(leaves)], leaves, strict=True)  # variables follow
+    given = [(inside, leaf) for inside, leaf in pairs if needs.contains(inside)]
+    function = needs.function([inside for inside, _ in given])
+    found = iter(function(*[tf.convert_to_tensor(leaf) for _, leaf in given]))
+    return tf.nest.pack_sequence_as(prepared, [next(found) if reads else None for reads in read])
+
+
 def check_log_probabilities(
     model: model_lib.Model,
     trained: Trained | None,
@@ -106,8 +138,8 @@ def check_log_probabilities(
     Args:
       model: after acting and TRAIN were traced.
       trained: the traced step; None of a model without a distribution, which has nothing to check.
-      features: of the first batch, tensors or arrays.
-      labels: of the first batch; `log_prob` among them.
+      features: of the first batch, tensors or arrays; what the policy does not read may be None.
+      labels: of the first batch, as features; `log_prob` among them.
       size: rows to look at in one go, all of them in the end, where the step takes any number: an
         update by minibatches has the memory for one. None takes all at once.
       recurrent: a row is an environment, with time before it, and not a timestep.
@@ -138,7 +170,8 @@ def check_log_probabilities(
     difference = 0.0
     for chosen in _pieces(rows, taken or size):
         given = [tf.constant(np.take(array, chosen, axis)) for _, array, axis in needed]
-        training, acting = function(*given).numpy(), np.take(acted, chosen, int(recurrent))
+        (computed,) = function(*given)
+        training, acting = computed.numpy(), np.take(acted, chosen, int(recurrent))
         difference = max(difference, _difference(training, acting, scale))
     if difference <= _TOLERANCE:
         return

@@ -88,8 +88,7 @@ class UpdateGraph:
         self.trained: probing.Trained | None = None
         self.summaries = summary_watch.SummaryWatch()
         # Traced once: the recurrences of long batches are as many operations as all else together.
-        prepare = preparation_lib.Preparation(config, recurrent, model.counters)
-        self.prepare = tf.function(prepare, autograph=False).get_concrete_function(signature)
+        self.prepare = preparation_lib.traced(config, recurrent, model.counters, signature)
         features, labels, _ = self.prepare.structured_outputs
         # [B, ...], while all else is [T, B, ...]
         policy_state = features.get("policy_state", ())
