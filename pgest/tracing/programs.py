@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ import tensorflow as tf
 
 from pgest.tracing import equal_programs, feeding
 
+_CACHE = re.compile(r"--tf_xla_persistent_cache_directory=(\S+)")
 # Ops that XLA drops without a word: a check that the user wrote would never fire.
 _DROPPED_BY_XLA = ("Assert", "CheckNumerics", "CheckNumericsV2")
 
@@ -102,7 +104,11 @@ class Program:
             tf.errors.InvalidArgumentError,
             tf.errors.UnimplementedError,
             tf.errors.InternalError,
+            tf.errors.OutOfRangeError,
+            tf.errors.DataLossError,
         ) as error:
+            if self._jit_compile:
+                _check_cache(error, self._name)
             if self._jit_compile != "auto" or not _refused(error):
                 raise
             warnings.warn(
@@ -182,6 +188,22 @@ def operation_types(concrete: Any) -> set[str]:
     for function in definition.library.function:
         types |= {node.op for node in function.node_def}
     return types
+
+
+def _check_cache(error: tf.errors.OpError, name: str) -> None:
+    """Raises `RuntimeError` where XLA's persistent cache gave it a part of a file.
+
+    XLA does not compile anew then (TensorFlow 2.21), and its message names no file.
+    """
+    found = _CACHE.search(os.environ.get("TF_XLA_FLAGS", ""))
+    read = isinstance(error, (tf.errors.OutOfRangeError, tf.errors.DataLossError))
+    if found and (read or "serialized" in str(error).lower()):
+        raise RuntimeError(
+            f"XLA cannot read what {found[1]!r} (TF_XLA_FLAGS) holds of {name}: "
+            f"{' '.join(str(error).split())[:200]}. A process that was ended while it wrote has "
+            "left a part of a file, or one is writing now. Delete that directory's files while no "
+            "process uses it, and they are compiled again."
+        ) from error
 
 
 def _refused(error: tf.errors.OpError) -> bool:

@@ -182,6 +182,30 @@ def test_a_second_process_takes_compiled_programs_from_the_cache(tmp_path):
     assert printed[0] and printed[0] == printed[1]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("left", [0.5, 0.0, "zeros behind"])
+def test_a_cache_that_holds_a_part_of_a_file_is_named(tmp_path, left):
+    """As a kill amid writing leaves it, or a power cut; another is written in its place."""
+    variables = {**os.environ, "TF_XLA_FLAGS": f"--tf_xla_persistent_cache_directory={tmp_path}"}
+
+    def run():
+        command = [sys.executable, "-c", CACHED]
+        return subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+
+    first = run()
+    assert first.returncode == 0, first.stderr
+    for path in tmp_path.iterdir():
+        size = path.stat().st_size
+        os.truncate(path, 4096 if left == "zeros behind" else int(left * size))
+        os.truncate(path, size if left == "zeros behind" else path.stat().st_size)
+    damaged = run()
+    assert damaged.returncode != 0
+    assert f"RuntimeError: XLA cannot read what '{tmp_path}'" in damaged.stderr
+    for path in tmp_path.iterdir():
+        path.unlink()
+    assert run().stdout == first.stdout
+
+
 def test_whole_episodes_are_refused():
     agent = pgest.PGAgent(model_fns.actor_critic, pgest.BatchMemory(64))
     with pytest.raises(ValueError, match="RolloutMemory"):

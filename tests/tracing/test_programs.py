@@ -129,3 +129,11 @@ def test_a_program_goes_on_with_other_variables(jit_compile):
     assert other.numpy().tolist() == [11.0, 21.0]
     assert variable.numpy().tolist() == [2.0, 3.0]
     assert program.reads(variable), "what it was traced with tells what it depends on"
+
+
+def test_what_a_user_reads_to_its_end_is_not_called_a_damaged_cache(monkeypatch):
+    monkeypatch.setenv("TF_XLA_FLAGS", "--tf_xla_persistent_cache_directory=/somewhere")
+    rows = iter(tf.data.Dataset.from_tensors(np.ones([3], np.float32)).take(0))
+    adds = programs.Program(lambda x: x + next(rows), [tf.TensorSpec([3])], "acting", False)
+    with pytest.raises(tf.errors.OutOfRangeError, match="End of sequence"):
+        adds(np.ones([3], np.float32))
