@@ -7,8 +7,9 @@ Both sides of a row have the same algorithm, net (64 x 64 tanh, one for the poli
 value), horizon, hyper-parameters, optimizer and number of updates, and each is a process of its
 own (`contestants/`). With `--learning` both train for `learns_after` timesteps instead: the mean
 return of the latest hundred training episodes then has to be above a bound, or the row says that a
-side has not learnt. A side that has a choice (threads, TF-Agents' drivers) is first timed in each
-variant, and the fastest one takes part.
+side has not learnt. Every side has one thread, and in the row of images all of them. With
+`--trials` a side that has a choice (threads, TF-Agents' drivers) is first timed in each variant,
+and the fastest one takes part.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Side:
     Attributes:
       name: in the table.
       program: in `contestants/`.
-      variants: by name, the environment variables that set it up; the fastest takes part. The
+      variants: by name, the environment variables that set it up. The
         program knows the name as `Work.variant`.
       venv: the virtual environment that has it, None for pgest's own.
       variable: the environment variable that names another Python.
@@ -128,6 +129,7 @@ class Row:
       learns_after: timesteps after which both must have learnt; 0 where nothing can.
       bound: of the return that shows it.
       cold: timesteps of a run from nothing, with compilation; 0 for none.
+      threads: the variant of those that can choose.
     """
 
     label: str
@@ -138,6 +140,11 @@ class Row:
     learns_after: int = 0
     bound: float = _CARTPOLE_BOUND
     cold: int = 0
+    threads: str = "1 thread"
+
+    def variant_of(self, side: Side) -> str:
+        """The variant in which a side takes part."""
+        return self.threads if self.threads in side.variants else next(iter(side.variants))
 
 
 def a2c(num_envs: int, **rest: Any) -> Work:
@@ -217,7 +224,7 @@ ROWS = (
         25_000,
     ),
     Row("PPO from images, 84 x 84 x 4, 8 environments", 2.0, PIXELS, STABLE_BASELINES, 256,
-        6_000, _PIXELS_BOUND),
+        6_000, _PIXELS_BOUND, threads="default threads"),
     Row("PPO with action masks, 8 environments", 4.5, MASKED, SB3_CONTRIB, 4_096, 30_000,
         _MASKED_BOUND),
     Row("TRPO, 2 environments", 4.0, TRPO, SB3_CONTRIB, 4_096, 50_000),
@@ -266,7 +273,7 @@ def learning(row: Row) -> dict[str, Any]:
     line: dict[str, Any] = {"work": row.label}
     for side in (PGEST, row.peer):
         with contextlib.ExitStack() as stack:
-            contestant = started(stack, side, row, next(iter(side.variants)))
+            contestant = started(stack, side, row, row.variant_of(side))
             while contestant.timesteps < row.learns_after:
                 contestant.train(row.piece)
         found = contestant.recent_return
@@ -305,9 +312,7 @@ def lines_of(row: Row, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             yield learning(row)
             return
         variants = {
-            side.name: next(iter(side.variants))
-            if options.quick or options.no_trials
-            else fastest_variant(side, row)
+            side.name: fastest_variant(side, row) if options.trials else row.variant_of(side)
             for side in (PGEST, row.peer)
         }
         yield warm(row, variants, 2 if options.quick else 7)
@@ -322,7 +327,7 @@ def main() -> None:
     options = measuring.arguments(
         __doc__,
         learning="look at who learns instead of how fast",
-        no_trials="every side in its first variant: one thread",
+        trials="each side in its fastest variant",
     )
     settings = {"net": "64x64 tanh, twice", "environment": "CartPole-v1 unless a row names one"}
     for row in ROWS:
