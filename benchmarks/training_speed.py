@@ -42,8 +42,8 @@ class Side:
     Attributes:
       name: in the table.
       program: in `contestants/`.
-      variants: by name, the environment variables that set it up. The
-        program knows the name as `Work.variant`.
+      variants: by name, the environment variables that set it up. The program knows the name as
+        `Work.variant`.
       venv: the virtual environment that has it, None for pgest's own.
       variable: the environment variable that names another Python.
     """

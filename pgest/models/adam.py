@@ -26,13 +26,13 @@ class Adam(tf_keras.optimizers.Adam):
             return
         place = self._index_dict[self._var_key(variable)]
         m, v = self._momentums[place], self._velocities[place]
-        part_1, part_2, epsilon, step_size = self._numbers_of(variable.dtype)
-        m.assign_add((gradient - m) * part_1)
-        v.assign_add((tf.square(gradient) - v) * part_2)
+        rest_1, rest_2, epsilon, step_size = self._numbers_of(variable.dtype)
+        m.assign_add((gradient - m) * rest_1)
+        v.assign_add((tf.square(gradient) - v) * rest_2)
         variable.assign_sub(m * step_size / (tf.sqrt(v) + epsilon))
 
     def _numbers_of(self, dtype: tf.DType) -> tuple[tf.Tensor, ...]:
-        """1 - beta_1, 1 - beta_2, epsilon and the corrected step size, once for each dtype."""
+        """1 - beta_1, 1 - beta_2, epsilon and the corrected step size, once a graph and dtype."""
         # On GPUs Keras gives each variable a graph of its own.
         key = dtype, tf.compat.v1.get_default_graph()
         if key not in self._numbers:
