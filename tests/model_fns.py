@@ -34,7 +34,8 @@ def actor_critic(features, labels, mode, params):
     policy_loss = -tf.reduce_mean(distribution.log_prob(labels["action"]) * labels["advantage"])
     value_loss = tf.reduce_mean(tf.square(value - labels["value_target"]))
     loss = policy_loss + 0.5 * value_loss
-    train_op = pgest.minimize(loss, tf_keras.optimizers.Adam(params.get("learning_rate", 1e-2)))
+    kind = params.get("optimizer", tf_keras.optimizers.Adam)
+    train_op = pgest.minimize(loss, kind(params.get("learning_rate", 1e-2)))
     return pgest.EstimatorSpec(
         mode,
         distribution=distribution,

@@ -127,6 +127,12 @@ class UpdateGraph:
         how: Any = {"size": self._minibatches, "recurrent": self._recurrent, "compare": compare}
         probing.check_log_probabilities(self._model, self.trained, features, labels, **how)
 
+    def variables_of(self, program: programs.Program) -> list[tf.Variable]:
+        """All variables that a program with this graph in it reads or writes."""
+        # TensorFlow does not note what operations read by handle, as those of optimizers do.
+        ours = filter(program.reads, self._model.saved_variables().values())
+        return list({id(v): v for v in (*program.concrete.variables, *ours)}.values())
+
     def rows(self, horizon: int, num_envs: int) -> int:
         """What minibatches divide: timesteps, or environments of a recurrent model."""
         return num_envs if self._recurrent else horizon * num_envs
@@ -348,7 +354,7 @@ class Updater:
     @property
     def variables(self) -> Sequence[tf.Variable]:
         """All variables that the update reads or writes, counters among them."""
-        return self._program.concrete.variables
+        return self.graph.variables_of(self._program)
 
     def redirect(self, variables: Sequence[tf.Variable], others: Sequence[tf.Variable]) -> None:
         """From here on reads and writes `others` in place of `variables`; it has run before."""

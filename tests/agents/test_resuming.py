@@ -6,6 +6,7 @@ import logging
 import gymnasium
 import numpy as np
 import pytest
+import tf_keras
 from gymnasium.vector import SyncVectorEnv
 
 import pgest
@@ -67,6 +68,8 @@ PPO = {
     "model_fn": following_progress(models.PPO, normalize_reward=True),
     "optimizer_params": {"epochs": 2, "minibatch_size": 8},
 }
+# Its moments are known to TensorFlow by handle alone, as those of the ready-made models.
+LEGACY = {"params": {"optimizer": tf_keras.optimizers.legacy.Adam}, "overlap": True}
 LSTM = {"model_fn": following_progress(models.A2C, cell="lstm", cell_size=4)}
 KINDS = {
     "rollouts": ({}, cart_pole),
@@ -81,6 +84,7 @@ KINDS = {
     "overlapped, whole episodes": ({**BATCH, "overlap": True}, cart_pole),
     "PPO": (PPO, cart_pole),
     "PPO, overlapped": ({**PPO, "overlap": True}, cart_pole),
+    "legacy Adam, overlapped": (LEGACY, cart_pole),
     "A2C with an LSTM, several": (LSTM, several),
     "TRPO": ({"model_fn": following_progress(models.TRPO)}, cart_pole),
     "VPG": ({"model_fn": following_progress(models.VPG, normalize_reward=True), **BATCH}, several),
