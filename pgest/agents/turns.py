@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
@@ -27,7 +28,8 @@ class Turns:
     def __init__(self, context: monitor.RunContext):
         self._context = context
         self._hooks: dict[str, monitor.BaseMonitor] = {}
-        self._untold: list[tuple[str, Any]] = []  # the first of them is being told
+        # The first of them is being told; a call in the graph may end thousands of episodes.
+        self._untold: collections.deque[tuple[str, Any]] = collections.deque()
         self._to_come: list[str] = []  # hooks that have not been told of the first
         self._finished: list[EpisodeStatistics] = []  # since the last update
 
@@ -68,7 +70,7 @@ class Turns:
           metrics: of the update; None: there was none.
           batch_timestep: see `RunContext`.
         """
-        self._untold += [(_EPISODE, statistics) for statistics in finished]
+        self._untold.extend((_EPISODE, statistics) for statistics in finished)
         if metrics is not None:
             self._context.batch_timestep = batch_timestep
             self._untold.append((_UPDATE, metrics))
@@ -87,9 +89,12 @@ class Turns:
             while self._to_come:
                 # One that fails, or that saves a checkpoint, has had its turn.
                 getattr(self._hooks[self._to_come.pop(0)], kind)(context)
-            del self._untold[0]
+            self._untold.popleft()
             self._to_come = list(self._hooks)
-            self._finished = [] if kind == _UPDATE else [*self._finished, what]
+            if kind == _UPDATE:
+                self._finished.clear()
+            else:
+                self._finished.append(what)
             context.episodes = ()
 
     def state(self) -> str:
@@ -124,7 +129,7 @@ class Turns:
         new = [name for name in self._hooks if name not in document["hooks"]]
         known = {*document["to_come"], *new} if document["untold"] else {}
         self._to_come = [name for name in self._hooks if name in known]
-        self._untold = [(kind, _event(kind, what)) for kind, what in document["untold"]]
+        self._untold.extend((kind, _event(kind, what)) for kind, what in document["untold"])
         self._finished = [EpisodeStatistics(**values) for values in document["finished"]]
         self._context.metrics = document["metrics"]
         self._context.batch_timestep = document.get("batch_timestep")  # earlier versions had none
