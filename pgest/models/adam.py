@@ -1,4 +1,4 @@
-"""Adam that is traced and compiled faster."""
+"""Adam as one operation for each variable."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ import tf_keras
 
 
 class Adam(tf_keras.optimizers.Adam):
-    """`tf_keras.optimizers.Adam` that computes what is the same for all variables once a step.
+    """`tf_keras.optimizers.Adam`, with TensorFlow's own operation where there is one.
 
-    Keras does for each variable. The weights are the same, bit for bit.
+    It reads a variable, its gradient and its moments once, where Keras's dozen operations read
+    them a dozen times. It takes 1 - beta as beta's dtype rounds it, which is what the correction
+    of the bias is computed with; Keras takes the number of Python, which for 0.999 in float32 is
+    1.3e-5 of it more, so that its first steps are 6e-6 of themselves shorter.
     """
 
     def apply_gradients(self, grads_and_vars: Any, *args: Any, **kwargs: Any) -> Any:
-        """Applies them; the step size is that of this step, in the graph being traced."""
-        self._numbers: dict[tuple[tf.DType, Any], tuple[tf.Tensor, ...]] = {}
+        """Applies them; what is the same for all variables is computed once in this graph."""
+        self._numbers: dict[tuple[tf.DType, Any], dict[str, tf.Tensor]] = {}
         return super().apply_gradients(grads_and_vars, *args, **kwargs)
 
     def update_step(self, gradient: Any, variable: tf.Variable) -> None:
@@ -25,25 +28,24 @@ class Adam(tf_keras.optimizers.Adam):
             super().update_step(gradient, variable)
             return
         place = self._index_dict[self._var_key(variable)]
-        m, v = self._momentums[place], self._velocities[place]
-        rest_1, rest_2, epsilon, step_size = self._numbers_of(variable.dtype)
-        m.assign_add((gradient - m) * rest_1)
-        v.assign_add((tf.square(gradient) - v) * rest_2)
-        variable.assign_sub(m * step_size / (tf.sqrt(v) + epsilon))
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[place].handle,
+            v=self._velocities[place].handle,
+            grad=gradient,
+            **self._numbers_of(variable.dtype),
+        )
 
-    def _numbers_of(self, dtype: tf.DType) -> tuple[tf.Tensor, ...]:
-        """1 - beta_1, 1 - beta_2, epsilon and the corrected step size, once a graph and dtype."""
+    def _numbers_of(self, dtype: tf.DType) -> dict[str, tf.Tensor]:
+        """What the operation takes besides, once a graph and dtype."""
         # On GPUs Keras gives each variable a graph of its own.
         key = dtype, tf.compat.v1.get_default_graph()
         if key not in self._numbers:
-            numbers = 1 - self.beta_1, 1 - self.beta_2, self.epsilon
-            constants = [tf.convert_to_tensor(number, dtype) for number in numbers]
-            self._numbers[key] = (*constants, self._step_size(dtype))
+            settings = {"beta1": self.beta_1, "beta2": self.beta_2, "epsilon": self.epsilon}
+            numbers = {n: tf.convert_to_tensor(value, dtype) for n, value in settings.items()}
+            numbers["lr"] = tf.cast(self.learning_rate, dtype)
+            step = tf.cast(self.iterations + 1, dtype)
+            for name in ("beta1", "beta2"):
+                numbers[f"{name}_power"] = tf.pow(numbers[name], step)
+            self._numbers[key] = numbers
         return self._numbers[key]
-
-    def _step_size(self, dtype: tf.DType) -> tf.Tensor:
-        step = tf.cast(self.iterations + 1, dtype)
-        beta_1_power = tf.pow(tf.cast(self.beta_1, dtype), step)
-        beta_2_power = tf.pow(tf.cast(self.beta_2, dtype), step)
-        rate = tf.cast(self.learning_rate, dtype)
-        return rate * tf.sqrt(1 - beta_2_power) / (1 - beta_1_power)
