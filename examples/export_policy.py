@@ -17,15 +17,16 @@ def main():
     """Trains, exports, says what is where."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model-dir", default="runs/exported")
-    parser.add_argument("--max-timesteps", type=int, default=50_000)
+    parser.add_argument("--max-timesteps", type=int, default=100_000)
     parser.add_argument("--save-steps", type=int, default=100, help="steps between two saves")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
 
     agent = pgest.PGAgent(
-        pgest.models.PPO(learning_rate=1e-3, entropy_weight=0.0),
-        memory=pgest.RolloutMemory(horizon=32),
-        optimizer_params={"discount": 0.98, "gae_lambda": 0.8, "epochs": 10, "minibatch_size": 256},
+        # The learning rate falls to zero at the end of the run: the policy that is reached stays.
+        pgest.models.PPO(learning_rate=pgest.schedules.linear(1e-3, 0.0), entropy_weight=0.0),
+        memory=pgest.RolloutMemory(horizon=128),
+        optimizer_params={"epochs": 10, "minibatch_size": 256},
         config=pgest.RunConfig(model_dir=arguments.model_dir, tf_random_seed=arguments.seed),
     )
     # Exports once, when the run begins; then small checkpoints, in a thread, and one at the end.

@@ -49,12 +49,7 @@ def main():
         # The learning rate falls to zero at the end of the run: the policy that is reached stays.
         pgest.models.PPO(learning_rate=pgest.schedules.linear(1e-3, 0.0), entropy_weight=0.0),
         memory=pgest.RolloutMemory(HORIZON),
-        optimizer_params={
-            "discount": 0.98,
-            "gae_lambda": 0.8,
-            "epochs": 8,
-            "minibatch_size": 256,
-        },
+        optimizer_params={"epochs": 8, "minibatch_size": 256},
         config=pgest.RunConfig(
             tf_random_seed=arguments.seed,
             log_step_count_steps=None,
