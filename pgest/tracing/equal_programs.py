@@ -7,16 +7,15 @@ function of an earlier one, on its own variables, where their graphs differ in n
 
 from __future__ import annotations
 
-import collections
 import hashlib
 from typing import Any
 
-# Beyond so many the one that was used longest ago is forgotten: a program holds its graph.
-_LIMIT = 16
+from pgest.tracing import latest
+
 # Draws from a state of its own, which nobody shall share; stateless draws have none.
 _DRAWING = ("Random", "Multinomial", "TruncatedNormal", "Dropout")
 
-_known: collections.OrderedDict[bytes, Any] = collections.OrderedDict()
+_known = latest.Latest(16)
 
 
 def key_of(concrete: Any) -> bytes | None:
@@ -60,19 +59,13 @@ def key_of(concrete: Any) -> bytes | None:
 
 def known(key: bytes | None) -> Any:
     """The function of a program of the same key that has run; None where there is none."""
-    if key is None or key not in _known:
-        return None
-    _known.move_to_end(key)
-    return _known[key]
+    return None if key is None else _known.get(key)
 
 
 def keep(key: bytes | None, function: Any) -> None:
     """Lets later programs of the same key run `function`, which has run."""
-    if key is None:
-        return
-    _known[key] = function
-    if len(_known) > _LIMIT:
-        _known.popitem(last=False)
+    if key is not None:
+        _known.keep(key, function)
 
 
 def _draws(kind: str) -> bool:

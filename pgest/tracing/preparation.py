@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 from typing import Any
 
 import tensorflow as tf
@@ -10,6 +9,7 @@ import tensorflow as tf
 from pgest import returns, schedules
 from pgest.contract import update_config
 from pgest.memory import memory
+from pgest.tracing import latest
 from pgest.variables import counters as counters_lib
 
 # A prediction of this name multiplies the rewards of which returns and advantages are made; they
@@ -19,10 +19,9 @@ _SCALED_REWARD_LIMIT = 10.0
 # What the loop writes besides the model's own predictions.
 _STORED = ("state", "action", "reward", "terminated", "truncated", "action_mask", "reset")
 _MADE = (memory.CUT, memory.BOOTSTRAP_VALUE, memory.ENV_INDEX, "policy_state")
-# Of so many settings the trace is kept for later agents.
-_LIMIT = 16
 
-_traces: collections.OrderedDict[Any, Any] = collections.OrderedDict()
+# By settings, for later agents.
+_traces = latest.Latest(16)
 
 
 def traced(
@@ -38,15 +37,12 @@ def traced(
     settings = config.discount, config.gae_lambda, config.target_kl
     shared = not any(map(schedules.is_schedule, settings))
     key = settings, recurrent, repr(signature)
-    if shared and key in _traces:
-        _traces.move_to_end(key)
-        return _traces[key]
-    prepare = Preparation(config, recurrent, counters)
-    concrete = tf.function(prepare, autograph=False).get_concrete_function(signature)
-    if shared:
-        _traces[key] = concrete
-        if len(_traces) > _LIMIT:
-            _traces.popitem(last=False)
+    concrete = _traces.get(key) if shared else None
+    if concrete is None:
+        prepare = Preparation(config, recurrent, counters)
+        concrete = tf.function(prepare, autograph=False).get_concrete_function(signature)
+        if shared:
+            _traces.keep(key, concrete)
     return concrete
 
 
