@@ -15,6 +15,7 @@ from pgest.distributions import fitting
 from pgest.environments import actions
 from pgest.tracing import model as model_lib
 from pgest.tracing import programs
+from pgest.variables import workers as workers_lib
 
 Modes = model_fn.Modes
 # Names that the memory stores, or that labels are made under: a prediction would be overwritten.
@@ -219,32 +220,41 @@ class Actor:
           `action`, `environment_action` (the same object where they do not differ),
           `predictions` and `policy_state`.
         """
-        features = {"state": observation}
-        if mask is not None:
-            features["action_mask"] = mask
         if self.recurrent:
-            features["policy_state"] = reset_rows(state, reset)
-        workers = self._model.workers if self._trains else None
-        count, rank = (1, 0) if workers is None else (workers.count, workers.rank)
-        # Told to what draws once in a while; a program for any number of rows counts nothing.
-        if self.num_envs is not None:
-            self._model.store.acting = (timestep, self.num_envs * count, rank)
-        try:
-            spec = self._call(features)
-        finally:
-            self._model.store.acting = None
+            state = reset_rows(state, reset)
+        spec = self._spec(observation, mask, state, timestep)
         seed = sampling_seed(self._model.read_seed(), timestep)
-        if workers is not None:
-            seed = tf.random.experimental.stateless_fold_in(seed, rank)
+        if self._workers is not None:
+            seed = tf.random.experimental.stateless_fold_in(seed, self._workers.rank)
         return self._outputs(spec, seed)
 
     def values(
         self, observation: Any, mask: Any, state: Any, timestep: tf.Tensor | int = 0
     ) -> tf.Tensor:
         """The values `[B]` of observations amid episodes, in the graph being traced."""
-        reset = tf.zeros([self.num_envs], tf.bool)
-        outputs = self.graph(observation, mask, state, reset, tf.cast(timestep, tf.int64))
-        return tf.reshape(outputs["predictions"]["value"], [self.num_envs])
+        spec = self._spec(observation, mask, state, tf.cast(timestep, tf.int64))
+        return tf.reshape(spec.predictions["value"], [self.num_envs])
+
+    @property
+    def _workers(self) -> workers_lib.Workers | None:
+        return self._model.workers if self._trains else None
+
+    def _spec(
+        self, observation: Any, mask: Any, state: Any, timestep: tf.Tensor
+    ) -> model_fn.EstimatorSpec:
+        features = {"state": observation}
+        if mask is not None:
+            features["action_mask"] = mask
+        if self.recurrent:
+            features["policy_state"] = state
+        count, rank = (1, 0) if self._workers is None else (self._workers.count, self._workers.rank)
+        # Told to what draws once in a while; a program for any number of rows counts nothing.
+        if self.num_envs is not None:
+            self._model.store.acting = (timestep, self.num_envs * count, rank)
+        try:
+            return self._call(features)
+        finally:
+            self._model.store.acting = None
 
     def _call(self, features: dict[str, Any]) -> model_fn.EstimatorSpec:
         try:
