@@ -4,7 +4,7 @@
 
 The methods at which one part of pgest calls another are timed while a run is profiled, each without
 what it calls of the others; that costs a microsecond a timestep or so. What no part took is the
-loop's.
+loop's. Each row has a process of its own, with the threads of its contest in `training_speed.py`.
 
 In the graph one call does everything. There the time of an iteration is measured with 2 and with 8
 epochs instead: the difference is what six epochs cost, and what is left at no epochs is collecting
@@ -18,8 +18,10 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import collections
+import concurrent.futures
 import dataclasses
 import functools
+import multiprocessing
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -158,16 +160,27 @@ def significant(number: float) -> float:
     return float(f"{number:.3g}")
 
 
+def lines_of(row: training_speed.Row, rounds: int) -> list[dict[str, Any]]:
+    """What the process of a row measures."""
+    lines = [profile(row.label, row.work, row.piece, rounds)]
+    if row.work.vectorization == "graph":
+        lines.append(epochs_and_collecting(row.label, row.work, row.piece, rounds))
+    return lines
+
+
 def main() -> None:
     """Profiles the rows that were asked for."""
     options = measuring.arguments(__doc__)
     rounds = 1 if options.quick else 5
+    spawning = multiprocessing.get_context("spawn")
     for row in training_speed.ROWS:
         if options.rows not in row.label:
             continue
-        lines = [profile(row.label, row.work, row.piece, rounds)]
-        if row.work.vectorization == "graph":
-            lines.append(epochs_and_collecting(row.label, row.work, row.piece, rounds))
+        # TensorFlow reads it when it starts, so here it is too late.
+        os.environ.pop("TF_NUM_INTRAOP_THREADS", None)
+        os.environ.update(training_speed.PGEST.variants[row.threads])
+        with concurrent.futures.ProcessPoolExecutor(1, spawning) as process:
+            lines = process.submit(lines_of, row, rounds).result()
         measuring.store("loop_profile", lines, {}, keep=not options.quick)
 
 
