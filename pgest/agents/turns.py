@@ -129,7 +129,8 @@ class Turns:
         new = [name for name in self._hooks if name not in document["hooks"]]
         known = {*document["to_come"], *new} if document["untold"] else {}
         self._to_come = [name for name in self._hooks if name in known]
-        self._untold.extend((kind, _event(kind, what)) for kind, what in document["untold"])
+        untold = [(kind, _event(kind, what)) for kind, what in document["untold"]]
+        self._untold = collections.deque(untold)
         self._finished = [EpisodeStatistics(**values) for values in document["finished"]]
         self._context.metrics = document["metrics"]
         self._context.batch_timestep = document.get("batch_timestep")  # earlier versions had none
