@@ -11,10 +11,10 @@ import tf_keras
 class Adam(tf_keras.optimizers.Adam):
     """`tf_keras.optimizers.Adam`, with TensorFlow's own operation where there is one.
 
-    It reads a variable, its gradient and its moments once, where Keras's dozen operations read
-    them a dozen times. It takes 1 - beta as beta's dtype rounds it, which is what the correction
-    of the bias is computed with; Keras takes the number of Python, which for 0.999 in float32 is
-    1.3e-5 of it more, so that its first steps are 6e-6 of themselves shorter.
+    It goes through a variable, its gradient and its moments once, where Keras's dozen operations
+    each go through some of them. It takes 1 - beta as beta's dtype rounds it, which is what the
+    correction of the bias is computed with; Keras takes the number of Python, which for 0.999 in
+    float32 is 1.3e-5 of it more, so that its first steps are 6e-6 of themselves shorter.
     """
 
     def apply_gradients(self, grads_and_vars: Any, *args: Any, **kwargs: Any) -> Any:

@@ -49,10 +49,11 @@ def test_equals_keras_but_for_how_it_rounds_one_minus_beta(jit_compile):
         np.testing.assert_allclose(own, other, rtol=1.4e-5, atol=3 * 0.01 * 7e-6)
 
 
+@pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("settings", [{"amsgrad": True}, {"adaptive_epsilon": True}])
-def test_equals_keras_bit_for_bit_where_the_operation_lacks_a_setting(settings):
-    ours, _ = trained(adam.Adam, **settings)
-    theirs, _ = trained(tf_keras.optimizers.Adam, **settings)
+def test_equals_keras_bit_for_bit_where_the_operation_lacks_a_setting(jit_compile, settings):
+    ours, _ = trained(adam.Adam, jit_compile, **settings)
+    theirs, _ = trained(tf_keras.optimizers.Adam, jit_compile, **settings)
     for own, other in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(own, other)
 
