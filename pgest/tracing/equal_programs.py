@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from pgest.tracing import latest
+from pgest.tracing import lru
 
 # Draws from a state of its own, which nobody shall share; stateless draws have none.
 _DRAWING = ("Random", "Multinomial", "TruncatedNormal", "Dropout")
 
-_known = latest.Latest(16)
+_known = lru.LRUCache(16)
 
 
 def key_of(concrete: Any) -> bytes | None:
@@ -65,7 +65,7 @@ def known(key: bytes | None) -> Any:
 def keep(key: bytes | None, function: Any) -> None:
     """Lets later programs of the same key run `function`, which has run."""
     if key is not None:
-        _known.keep(key, function)
+        _known.put(key, function)
 
 
 def _draws(kind: str) -> bool:

@@ -9,7 +9,7 @@ import tensorflow as tf
 from pgest import returns, schedules
 from pgest.contract import update_config
 from pgest.memory import memory
-from pgest.tracing import latest
+from pgest.tracing import lru
 from pgest.variables import counters as counters_lib
 
 # A prediction of this name multiplies the rewards of which returns and advantages are made; they
@@ -21,7 +21,7 @@ _STORED = ("state", "action", "reward", "terminated", "truncated", "action_mask"
 _MADE = (memory.CUT, memory.BOOTSTRAP_VALUE, memory.ENV_INDEX, "policy_state")
 
 # By settings, for later agents.
-_traces = latest.Latest(16)
+_traces = lru.LRUCache(16)
 
 
 def traced(
@@ -42,7 +42,7 @@ def traced(
         prepare = Preparation(config, recurrent, counters)
         concrete = tf.function(prepare, autograph=False).get_concrete_function(signature)
         if shared:
-            _traces.keep(key, concrete)
+            _traces.put(key, concrete)
     return concrete
 
 

@@ -3,12 +3,12 @@
 import pytest
 import tensorflow as tf
 
-from pgest.tracing import equal_programs, latest, programs
+from pgest.tracing import equal_programs, lru, programs
 
 
 @pytest.fixture(autouse=True)
 def nothing_known(monkeypatch):
-    monkeypatch.setattr(equal_programs, "_known", latest.Latest(16))
+    monkeypatch.setattr(equal_programs, "_known", lru.LRUCache(16))
 
 
 def counting(start, factor=2.0, drawing=False):
@@ -67,7 +67,7 @@ def test_what_draws_from_a_state_is_not_shared():
 
 
 def test_the_one_that_was_used_longest_ago_is_forgotten(monkeypatch):
-    monkeypatch.setattr(equal_programs, "_known", latest.Latest(2))
+    monkeypatch.setattr(equal_programs, "_known", lru.LRUCache(2))
     made = [counting(1.0, factor)[0] for factor in (1.0, 2.0)]
     for program in (*made, counting(1.0, 1.0)[0], counting(1.0, 3.0)[0]):
         ran(program)
